@@ -1,0 +1,221 @@
+"""What HTTP/2 and HTTP/1.1 connections have in common: their life, their socket, and the shape that the loop sees.
+
+    OPEN --drain--> DRAINING --last exchange--> CLOSED
+      '------------------failure--------------------^
+
+A connection goes this way and never back (L10).
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import selectors
+from typing import TYPE_CHECKING, Protocol
+
+from hyperpool.engine.transport import Transport
+from hyperpool.errors import ConnectionLost, HyperpoolError
+from hyperpool.handoff.deadlines import NEVER
+from hyperpool.handoff.exchange import Exchange, State
+from hyperpool.protocol.events import Codec, Event
+from hyperpool.protocol.fields import IDEMPOTENT
+
+if TYPE_CHECKING:
+    from hyperpool.values import Limits
+
+# A request is resent this often at most when servers keep refusing it (RFC 9113 8.7 sets no bound; Go and OkHttp stop
+# at 6 and 20). A server that refuses five times is not going to take the sixth.
+MAX_RESENDS = 5
+# Ciphertext that may wait before uploads pause: enough to fill a socket, little enough that a PING or a RST_STREAM does
+# not queue behind megabytes.
+BACKLOG_BYTES = 256 << 10
+
+
+class Life(enum.Enum):
+    """Where a connection stands."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    CLOSED = "closed"
+
+
+class Host(Protocol):
+    """The loop, as its connections see it."""
+
+    now: float
+
+    def finished(self, exchange: Exchange) -> None: ...
+
+    def requeue(self, exchange: Exchange, reason: str) -> None: ...
+
+
+class Connection:
+    """One connection of either version.
+
+    Owned by the loop thread. What differs between the versions is in `Http2Connection` and `Http1Connection`.
+    """
+
+    version = ""
+    # Whether the peer's limits are known.
+    ready = True
+
+    def __init__(self, transport: Transport, codec: Codec, host: Host, limits: Limits) -> None:
+        self.transport = transport
+        self.host = host
+        self.limits = limits
+        self.life = Life.OPEN
+        self.timer_at = NEVER
+        self.watched = 0
+        self.opened_at = self.read_at = self.idle_since = host.now
+        # With jitter, so that connections opened together do not all end together.
+        self.retire_at = host.now + limits.max_age_s * random.uniform(0.9, 1.1)
+        self._codec = codec
+
+    # -- what the loop asks ----------------------------------------------------------------------------------------
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The exchanges that are under way here."""
+        raise NotImplementedError
+
+    @property
+    def free_slots(self) -> int:
+        """How many further exchanges may start now."""
+        raise NotImplementedError
+
+    @property
+    def load(self) -> int:
+        """How many exchanges are under way."""
+        return len(self.exchanges)
+
+    @property
+    def wants_read(self) -> bool:
+        """Whether bytes of the peer are welcome."""
+        return True
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether there is something to send that needs neither the peer nor another thread."""
+        return False
+
+    @property
+    def interest(self) -> int:
+        """The selector's events to wait for."""
+        wanted = selectors.EVENT_READ if self.wants_read else 0
+        return wanted | (selectors.EVENT_WRITE if self.transport.backlog_bytes else 0)
+
+    def start(self, exchange: Exchange) -> None:
+        """Send the exchange's head and begin with its body."""
+        raise NotImplementedError
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Take an exchange off the wire; it has been failed already."""
+        raise NotImplementedError
+
+    def credit(self, exchange: Exchange, body_bytes: int) -> None:
+        """A reader has taken this much of a streamed body."""
+        raise NotImplementedError
+
+    def resume_upload(self, exchange: Exchange) -> None:
+        """An upload that had run dry has bytes again, has ended, or has failed."""
+        raise NotImplementedError
+
+    def ask_whether_alive(self) -> None:
+        """An exchange has timed out here: find out whether the peer is still there."""
+        raise NotImplementedError
+
+    def pump(self) -> None:
+        """Send what uploads have, as far as windows and backlog allow."""
+        raise NotImplementedError
+
+    def next_at(self) -> float:
+        """The instant at which `on_timer` wants to be called, if nothing happens before."""
+        raise NotImplementedError
+
+    def on_timer(self) -> None:
+        """The instant has come."""
+        raise NotImplementedError
+
+    # -- bytes -----------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Take what the socket has, act on it, then on the end of the connection if that came with it."""
+        data = self.transport.receive()
+        if data:
+            self.read_at = self.host.now
+            self.handle(self._codec.receive(data))
+        self._check_health()
+
+    def flush(self) -> None:
+        """Send what the codec has, in one piece (one system call a step)."""
+        data = self._codec.data_to_send()
+        if data:
+            self.transport.send(data)
+        elif self.transport.backlog_bytes:
+            self.transport.flush()
+        if self.transport.failure is not None:
+            self._check_health()
+        elif self.life is Life.DRAINING and not self.load:
+            self.close()
+
+    def handle(self, events: list[Event]) -> None:
+        """Act on the codec's events."""
+        raise NotImplementedError
+
+    def _check_health(self) -> None:
+        failure = self._codec.failure or self.transport.failure
+        if failure is None and self.transport.eof:
+            self.handle(self._codec.receive_eof())
+            failure = self._codec.failure or ConnectionLost("the server closed the connection", processed="maybe")
+        if failure is not None:
+            self.abort(failure)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Start nothing new; `flush` closes when the last exchange is done (L10)."""
+        if self.life is Life.OPEN:
+            self.life = Life.DRAINING
+
+    def close(self) -> None:
+        """Say goodbye and close; nothing is under way."""
+        if self.life is not Life.CLOSED:
+            self.life = Life.CLOSED
+            self.transport.close()
+
+    def abort(self, error: HyperpoolError) -> None:
+        """The connection is no good: close it raw, and end or requeue what was under way (L5, L9, L12)."""
+        if self.life is Life.CLOSED:
+            return
+        self.life = Life.CLOSED
+        # Whatever the codec still has to say (a GOAWAY that names the fault) goes out if the socket takes it.
+        if data := self._codec.data_to_send():
+            self.transport.send(data)
+        self.transport.abort()
+        for exchange in self.exchanges:
+            self.end_lost(exchange, error)
+
+    def end_lost(self, exchange: Exchange, error: HyperpoolError) -> None:
+        """End one exchange of a connection that is lost."""
+        raise NotImplementedError
+
+    def _fail(self, exchange: Exchange, error: BaseException) -> None:
+        exchange.fail(error)
+        self.host.finished(exchange)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.life.value} load={self.load} backlog={self.transport.backlog_bytes}>"
+
+
+def may_resend(exchange: Exchange) -> bool:
+    """Whether an exchange that the server provably did not act on can go out again (L9)."""
+    return exchange.state is State.OPEN and exchange.replayable and len(exchange.resends) < MAX_RESENDS
+
+
+def may_repeat(exchange: Exchange) -> bool:
+    """Whether an exchange that a reused connection lost without an answer can go out again, once.
+
+    RFC 9112 9.3.1 and RFC 9110 9.2.2: the server may have closed just as the request left; repeating is safe for
+    idempotent methods.
+    """
+    return may_resend(exchange) and not exchange.resends and exchange.request.method in IDEMPOTENT

@@ -1,0 +1,118 @@
+"""The connections of one origin: which there are, which have something to do, and what each one waits for.
+
+A connection that was touched in a turn is ``busy``: it is pumped and flushed once at the end of that turn, and what the
+selector and the timers wait for on its behalf is brought up to date there, in one place.
+"""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Iterator
+
+from hyperpool.engine.connection import Connection, Life
+from hyperpool.engine.timers import Timers
+
+
+class Connections:
+    """All connections of one loop, with their selector and their timers.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._all: list[Connection] = []
+        self._busy: dict[Connection, None] = {}
+        self._timers: Timers[Connection] = Timers()
+
+    def add(self, connection: Connection) -> None:
+        """A new one, with its first turn to come."""
+        self._all.append(connection)
+        self.touch(connection)
+
+    def touch(self, connection: Connection) -> None:
+        """This one has something to do in this turn."""
+        self._busy[connection] = None
+
+    @property
+    def any_busy(self) -> bool:
+        """Whether the next turn has work without waiting for anything."""
+        return bool(self._busy)
+
+    def next_at(self) -> float:
+        """When the next of them wants its clock to be looked at."""
+        return self._timers.next_at()
+
+    def run_timers(self, now: float) -> None:
+        """Let those act whose instant has come."""
+        for connection in self._timers.take_due(now):
+            if connection.life is not Life.CLOSED:
+                connection.on_timer()
+                self.touch(connection)
+
+    def pump_and_flush(self) -> bool:
+        """Give every busy one its turn at the wire; whether there was any."""
+        busy, self._busy = self._busy, {}
+        for connection in busy:
+            if connection.life is not Life.CLOSED:
+                connection.pump()
+                connection.flush()
+            self.watch(connection)
+        return bool(busy)
+
+    def watch(self, connection: Connection) -> None:
+        """Tell the selector and the timers what this connection waits for now."""
+        if connection.life is Life.CLOSED:
+            self._forget(connection)
+            return
+        if connection.wants_turn:
+            self.touch(connection)
+        if connection.interest != connection.watched:
+            self._watch_socket(connection, connection.interest)
+        self._timers.arm(connection, connection.next_at())
+
+    def _watch_socket(self, connection: Connection, wanted: int) -> None:
+        sock = connection.transport.sock
+        if not wanted:
+            self._selector.unregister(sock)
+        elif connection.watched:
+            self._selector.modify(sock, wanted, connection)
+        else:
+            self._selector.register(sock, wanted, connection)
+        connection.watched = wanted
+
+    def _forget(self, connection: Connection) -> None:
+        if connection not in self._all:
+            return
+        self._all.remove(connection)
+        self._busy.pop(connection, None)
+        self._timers.disarm(connection)
+        if connection.watched:
+            # Before the number of its closed socket comes back with a new one.
+            self._watch_socket(connection, 0)
+
+    def least_loaded(self) -> Connection | None:
+        """The one that should carry the next exchange; None where all are full."""
+        free = [connection for connection in self._all if connection.free_slots > 0]
+        return min(free, key=lambda connection: connection.load) if free else None
+
+    @property
+    def open_count(self) -> int:
+        """How many take new exchanges."""
+        return sum(connection.life is Life.OPEN for connection in self._all)
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every peer's limits are known."""
+        return all(connection.ready for connection in self._all)
+
+    @property
+    def load(self) -> int:
+        """Exchanges under way on all of them."""
+        return sum(connection.load for connection in self._all)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._all))
+
+    def __len__(self) -> int:
+        return len(self._all)

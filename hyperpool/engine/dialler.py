@@ -1,0 +1,69 @@
+"""Dialling on threads of its own, since resolving and shaking hands take as long as they take (L4).
+
+Each dial is one short-lived thread; what comes of it is put into the loop's inbox, and the thread forgets it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hyperpool.engine.dial import DialCancel, dial
+from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.inbox import InboxClosed
+from hyperpool.handoff.messages import Dialed, DialFailed
+
+if TYPE_CHECKING:
+    from hyperpool.engine.resolve import Resolver
+    from hyperpool.engine.trust import TlsConfig
+    from hyperpool.values import Route
+
+
+class DialThreads:
+    """Dials one route, each time on a thread of its own.
+
+    Owned by the loop thread; what the threads share with it is the `DialCancel`, which is made for that.
+    """
+
+    def __init__(self, route: Route, *, tls_config: TlsConfig, resolver: Resolver) -> None:
+        self._route = route
+        self._tls_config = tls_config
+        self._resolver = resolver
+        self._cancel = DialCancel()
+
+    def start(self, deliver: Callable[[Any], None], *, deadline_at: float) -> None:
+        """Begin one dial, which ends with one `Dialed` or `DialFailed`. Raises RuntimeError where no thread starts."""
+        name = f"hyperpool dial {self._route.origin}"
+        threading.Thread(target=self._run, args=(deliver, deadline_at), name=name, daemon=True).start()
+
+    def cancel(self) -> None:
+        """End the dials under way, and all later ones; they report as failed."""
+        self._cancel.cancel()
+
+    def _run(self, deliver: Callable[[Any], None], deadline_at: float) -> None:
+        try:
+            dialed = dial(
+                self._route,
+                tls_config=self._tls_config,
+                resolver=self._resolver,
+                deadline_at=deadline_at,
+                cancelled=self._cancel,
+            )
+        except HyperpoolError as error:
+            self._put(deliver, DialFailed(error))
+        except BaseException as error:  # nobody else would tell those who wait (L5)
+            failed = HyperpoolError(f"connecting to {self._route.origin} failed: {error!r}")
+            failed.__cause__ = error
+            self._put(deliver, DialFailed(failed))
+        else:
+            if not self._put(deliver, Dialed(dialed)):
+                dialed.close()
+
+    @staticmethod
+    def _put(deliver: Callable[[Any], None], message: Dialed | DialFailed) -> bool:
+        try:
+            deliver(message)
+        except InboxClosed:
+            return False
+        return True

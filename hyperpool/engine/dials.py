@@ -1,0 +1,96 @@
+"""When to open a further connection, and what is known of the dials under way.
+
+HTTP/1.1 carries one exchange at a time, so there is a dial for each one that waits, up to the cap. HTTP/2 needs a
+further connection only when all streams of the others are taken, so there is one dial at a time, and none before every
+connection has told its limits: a burst on a fresh origin must not become a stampede.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hyperpool.engine.connections import Connections
+from hyperpool.engine.http1 import Http1Connection
+from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.deadlines import NEVER
+from hyperpool.handoff.messages import DialFailed
+
+if TYPE_CHECKING:
+    from hyperpool.values import Limits
+
+# After a failed dial, an origin with other connections waits this long before it tries for one more.
+REDIAL_AFTER_S = 1.0
+# A dial that nobody's connect timeout bounds.
+DIAL_AT_MOST_S = 120.0
+
+
+class Dialer(Protocol):
+    """Makes connections on threads of its own, and delivers `Dialed` or `DialFailed` once for each dial."""
+
+    def start(self, deliver: Callable[[Any], None], *, deadline_at: float) -> None: ...
+
+    def cancel(self) -> None: ...
+
+
+class Dials:
+    """The dials of one origin.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self, dialer: Dialer, limits: Limits, deliver: Callable[[Any], None]) -> None:
+        self._dialer = dialer
+        self._limits = limits
+        self._deliver = deliver
+        self._again_at = 0.0
+        self.prewarm = 0
+        self.under_way = 0
+        # What the origin spoke last (ALPN, RFC 7301); None before the first connection.
+        self.version: str | None = None
+
+    def wanted(self, connections: Connections, waiting: int, now: float) -> int:
+        """How many to start now."""
+        have = connections.open_count + self.under_way
+        if have >= self.prewarm:
+            self.prewarm = 0
+        wanted = max(waiting, self.prewarm - have)
+        if now < self._again_at or not wanted:
+            return 0
+        if self.version == Http1Connection.version:
+            room = self._limits.max_http1_connections_per_origin - have
+            return max(0, min(wanted - self.under_way, room))
+        if self.under_way or not connections.all_ready:
+            return 0
+        return int(have < self._limits.max_connections_per_origin)
+
+    def start(self, now: float, *, patience_until_at: float) -> None:
+        """Begin one, with the patience of the exchange that waits for longest."""
+        self.under_way += 1
+        try:
+            self._dialer.start(self._deliver, deadline_at=min(now + DIAL_AT_MOST_S, patience_until_at))
+        except RuntimeError as cause:  # "can't start new thread"
+            failed = HyperpoolError(f"no thread to connect with could be started: {cause}")
+            failed.__cause__ = cause
+            self._deliver(DialFailed(failed))
+
+    def succeeded(self, version: str) -> None:
+        """One has become a connection."""
+        self.under_way -= 1
+        self.version = version
+
+    def failed(self, *, alone: bool, now: float) -> None:
+        """One has failed; where the origin has other connections, the next one may wait a little."""
+        self.under_way -= 1
+        self.prewarm = 0
+        if not alone:
+            self._again_at = now + REDIAL_AFTER_S
+
+    def next_at(self, *, waiting: bool, now: float) -> float:
+        """When a postponed dial may be made."""
+        return self._again_at if waiting and self._again_at > now else NEVER
+
+    def cancel(self) -> None:
+        """End those under way; each still reports."""
+        self.prewarm = 0
+        self._dialer.cancel()

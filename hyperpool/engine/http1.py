@@ -1,0 +1,179 @@
+"""One HTTP/1.1 connection: the same shape as an HTTP/2 one, with one exchange at a time (RFC 9112).
+
+There is no stream to reset here: a cancelled exchange closes the socket. There is no window either: a reader that does
+not keep up is respected by not reading the socket, which lets TCP's own window fill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_repeat
+from hyperpool.errors import ConnectionLost, HyperpoolError
+from hyperpool.handoff.deadlines import NEVER
+from hyperpool.handoff.exchange import Exchange
+from hyperpool.protocol import events
+from hyperpool.protocol.h1_codec import H1Codec
+
+if TYPE_CHECKING:
+    from hyperpool.engine.transport import Transport
+    from hyperpool.values import Limits
+
+# One piece of an upload: a chunk head on each costs nothing at this size.
+PIECE_BYTES = 64 << 10
+
+
+class Http1Connection(Connection):
+    """One HTTP/1.1 connection.
+
+    Owned by the loop thread (L1).
+    """
+
+    version = "HTTP/1.1"
+
+    def __init__(self, transport: Transport, host: Host, limits: Limits) -> None:
+        self._h1 = H1Codec(max_header_bytes=limits.max_header_bytes)
+        super().__init__(transport, self._h1, host, limits)
+        self._exchange: Exchange | None = None
+        self._trailers: events.Fields = []
+        self._sending = False
+        self._upload_parked = False
+        self._used = False
+
+    # -- what the loop asks ----------------------------------------------------------------------------------------
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The exchange that is under way."""
+        return [] if self._exchange is None else [self._exchange]
+
+    @property
+    def free_slots(self) -> int:
+        """1 while idle."""
+        return int(self.life is Life.OPEN and self._exchange is None)
+
+    @property
+    def wants_read(self) -> bool:
+        """False while the reader is more than a window behind (L8)."""
+        return self._exchange is None or self._exchange.unread_bytes < self.limits.stream_window_bytes
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether the upload could go on at once."""
+        return self._sending and not self._upload_parked and self.transport.backlog_bytes < BACKLOG_BYTES
+
+    def start(self, exchange: Exchange) -> None:
+        """Send the head; the body follows with `pump`."""
+        self._exchange = exchange
+        self._trailers = []
+        self._sending = exchange.source is not None
+        self._upload_parked = False
+        exchange.begin(self._h1.open(exchange.head, end=not self._sending), self.host.now)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Close the socket: HTTP/1.1 has no other way to say that nobody listens."""
+        if self._exchange is exchange:
+            self._exchange = None
+            self.life = Life.CLOSED
+            self.transport.abort()
+
+    def credit(self, exchange: Exchange, body_bytes: int) -> None:
+        """The reader is going on; `wants_read` sees it."""
+
+    def ask_whether_alive(self) -> None:
+        """Nothing to ask with: the exchange that timed out has closed the connection."""
+
+    # -- uploads ---------------------------------------------------------------------------------------------------
+
+    def resume_upload(self, exchange: Exchange) -> None:
+        """The caller has bytes again."""
+        if self._exchange is exchange:
+            self._upload_parked = False
+            exchange.upload_starved = False
+            exchange.deadlines.touched_at = self.host.now
+
+    def pump(self) -> None:
+        """Send the body until the caller or the socket says stop."""
+        room_bytes = BACKLOG_BYTES - self.transport.backlog_bytes
+        while self._sending and not self._upload_parked and room_bytes > 0:
+            assert self._exchange is not None
+            room_bytes -= self._send_piece(self._exchange)
+
+    def _send_piece(self, exchange: Exchange) -> int:
+        piece = exchange.take_upload(PIECE_BYTES)
+        if piece.failure is not None:
+            self.cancel(exchange)
+            self._sending = False
+            self._fail(exchange, piece.failure)
+        elif piece.data or piece.last:
+            self._h1.send(exchange.stream_id or 0, piece.data, end=piece.last)
+            self._sending = not piece.last
+            exchange.deadlines.enter("read" if piece.last else "write", self.host.now)
+        else:
+            self._upload_parked = exchange.upload_starved = True
+        return len(piece.data)
+
+    # -- what the peer says ----------------------------------------------------------------------------------------
+
+    def handle(self, heard: list[events.Event]) -> None:
+        """Act on events, each by its class."""
+        for event in heard:
+            if self._exchange is not None:
+                self._exchange.deadlines.touched_at = self.host.now
+                _REACT[event.__class__](self, self._exchange, event)
+
+    def _on_head(self, exchange: Exchange, event: events.Head) -> None:
+        exchange.answer(event, self.host.now)
+        if exchange.streamed:
+            self.host.finished(exchange)
+
+    def _on_interim(self, exchange: Exchange, event: events.Interim) -> None:
+        """A sign of life (RFC 9110 15.2)."""
+
+    def _on_data(self, exchange: Exchange, event: events.Data) -> None:
+        exchange.feed(event.data)
+
+    def _on_trailers(self, exchange: Exchange, event: events.Trailers) -> None:
+        self._trailers = event.fields
+
+    def _on_end(self, exchange: Exchange, event: events.End) -> None:
+        self._exchange = None
+        self._sending = False
+        self._used = True
+        self.idle_since = self.host.now
+        exchange.complete(self._trailers, self.host.now)
+        self.host.finished(exchange)
+        if not self._h1.reusable:
+            # Connection: close, HTTP/1.0, or an upload that the server did not want to the end (RFC 9112 9.6).
+            self.drain()
+
+    def end_lost(self, exchange: Exchange, error: HyperpoolError) -> None:
+        """The connection is gone; a kept-alive one may have been closed just as the request left (RFC 9112 9.3.1)."""
+        self._exchange = None
+        if self._used and isinstance(error, ConnectionLost) and may_repeat(exchange):
+            self.host.requeue(exchange, "the kept-alive connection was closed")
+        else:
+            self._fail(exchange, error.own_copy(**exchange.where()))
+
+    # -- its clock -------------------------------------------------------------------------------------------------
+
+    def next_at(self) -> float:
+        """Idle expiry and age; a busy connection has only its exchange's deadline."""
+        if self._exchange is not None:
+            return NEVER
+        return min(self.idle_since + self.limits.idle_s, self.retire_at)
+
+    def on_timer(self) -> None:
+        """Close what has been idle, or open, for too long."""
+        if self._exchange is None and self.host.now >= self.next_at():
+            self.close()
+
+
+_REACT: dict[type, Callable[[Http1Connection, Exchange, Any], None]] = {
+    events.Head: Http1Connection._on_head,
+    events.Interim: Http1Connection._on_interim,
+    events.Data: Http1Connection._on_data,
+    events.Trailers: Http1Connection._on_trailers,
+    events.End: Http1Connection._on_end,
+}

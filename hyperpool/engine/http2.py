@@ -1,0 +1,363 @@
+"""One HTTP/2 connection: streams, windows, uploads, and whether the peer is still there.
+
+The receive side: connection credit goes back on receipt, stream credit on consumption (L8), so an unread response
+stops its own stream and nothing else. The send side: uploads take turns, one frame each, only while little ciphertext
+waits. Cancelled streams keep their slot until a PING that was sent after the reset is answered: the peer has counted
+the reset by then, and a storm of cancels cannot overrun its limit.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_resend
+from hyperpool.errors import ConnectionLost, HyperpoolError, RemoteProtocolError, StreamReset
+from hyperpool.handoff.deadlines import NEVER
+from hyperpool.handoff.exchange import Exchange
+from hyperpool.protocol import events, h2_codec
+from hyperpool.protocol.h2_codec import H2Codec
+from hyperpool.protocol.ledger import ReceiveLedger
+
+if TYPE_CHECKING:
+    from hyperpool.engine.transport import Transport
+    from hyperpool.values import Limits
+
+
+class _Stream:
+    """An exchange on its stream.
+
+    Owned by the loop thread.
+    """
+
+    __slots__ = ("exchange", "ledger", "sending", "stream_id", "trailers")
+
+    def __init__(self, stream_id: int, exchange: Exchange, window_bytes: int) -> None:
+        self.stream_id = stream_id
+        self.exchange = exchange
+        self.ledger = ReceiveLedger(window_bytes)
+        self.sending = exchange.source is not None
+        self.trailers: events.Fields = []
+
+
+class Http2Connection(Connection):
+    """One HTTP/2 connection with its streams (RFC 9113).
+
+    Owned by the loop thread (L1).
+    """
+
+    version = "HTTP/2"
+
+    def __init__(self, transport: Transport, host: Host, limits: Limits) -> None:
+        self._h2 = H2Codec(limits)
+        super().__init__(transport, self._h2, host, limits)
+        self._streams: dict[int, _Stream] = {}
+        self._ledger = ReceiveLedger(max(limits.connection_window_bytes, h2_codec.INITIAL_WINDOW_BYTES))
+        self._uploads: deque[_Stream] = deque()
+        self._parked: dict[int, _Stream] = {}
+        self._pings = 0
+        self._ping_sent_at: float | None = None
+        self._ping_wanted = False
+        self._resets_unproven = 0
+        self._resets_pinged = 0
+
+    # -- what the loop asks ----------------------------------------------------------------------------------------
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The exchanges on open streams, oldest first."""
+        return [stream.exchange for stream in self._streams.values()]
+
+    @property
+    def load(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    @property
+    def ready(self) -> bool:  # type: ignore[override]
+        """Whether the peer's limits are known."""
+        return self._h2.settings_received
+
+    @property
+    def free_slots(self) -> int:
+        """Streams that may be opened now, by the peer's limit (RFC 9113 5.1.2) and ours."""
+        if self.life is not Life.OPEN or self._h2.exhausted:
+            return 0
+        limit = min(self.limits.max_streams_per_connection, self._h2.peer_stream_limit)
+        return limit - len(self._streams) - self._resets_unproven - self._resets_pinged
+
+    @property
+    def wants_turn(self) -> bool:
+        """Whether an upload could go on at once."""
+        return bool(self._uploads) and self.transport.backlog_bytes < BACKLOG_BYTES
+
+    def start(self, exchange: Exchange) -> None:
+        """Open a stream (L6)."""
+        stream_id = self._h2.open(exchange.head, end=exchange.source is None)
+        stream = self._streams[stream_id] = _Stream(stream_id, exchange, self.limits.stream_window_bytes)
+        if self._h2.exhausted:
+            self.life = Life.DRAINING
+        exchange.begin(stream_id, self.host.now)
+        if stream.sending:
+            self._uploads.append(stream)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Reset the exchange's stream (RFC 9113 8.1.1, 7: CANCEL)."""
+        if exchange.stream_id in self._streams:
+            self._drop(exchange.stream_id, h2_codec.CANCEL)
+
+    def credit(self, exchange: Exchange, body_bytes: int) -> None:
+        """Give stream credit back for what the reader took."""
+        stream = self._streams.get(exchange.stream_id or 0)
+        if stream is not None and stream.exchange is exchange:
+            stream.ledger.consume(body_bytes)
+            self._grant(stream)
+
+    def ask_whether_alive(self) -> None:
+        """Send a PING soon: a stream has timed out, which may be the connection's fault."""
+        self._ping_wanted = True
+
+    # -- uploads ---------------------------------------------------------------------------------------------------
+
+    def resume_upload(self, exchange: Exchange) -> None:
+        """Give a parked upload its turn again."""
+        self._unpark(exchange.stream_id or 0)
+
+    def pump(self) -> None:
+        """One frame of each upload in turn, until windows, uploads or the backlog say stop."""
+        room_bytes = BACKLOG_BYTES - self.transport.backlog_bytes
+        while self._uploads and room_bytes > 0:
+            room_bytes -= self._send_piece(self._uploads.popleft())
+
+    def _send_piece(self, stream: _Stream) -> int:
+        if self._streams.get(stream.stream_id) is not stream:
+            return 0
+        capacity = self._h2.send_capacity(stream.stream_id)
+        piece = stream.exchange.take_upload(max(capacity, 0))
+        if piece.failure is not None:
+            self._drop(stream.stream_id, h2_codec.CANCEL)
+            self._fail(stream.exchange, piece.failure)
+        elif piece.data or piece.last:
+            self._h2.send(stream.stream_id, piece.data, end=piece.last)
+            self._sent(stream, piece.last)
+        else:
+            # Either a window is shut, which is the peer's doing, or the caller has nothing yet, which is not.
+            stream.exchange.upload_starved = capacity > 0
+            self._parked[stream.stream_id] = stream
+        return len(piece.data)
+
+    def _sent(self, stream: _Stream, last: bool) -> None:
+        stream.exchange.deadlines.enter("read" if last else "write", self.host.now)
+        stream.sending = not last
+        if not last:
+            self._uploads.append(stream)
+
+    def _unpark(self, stream_id: int) -> None:
+        stream = self._parked.pop(stream_id, None)
+        if stream is not None:
+            stream.exchange.upload_starved = False
+            stream.exchange.deadlines.touched_at = self.host.now
+            self._uploads.append(stream)
+
+    # -- what the peer says ----------------------------------------------------------------------------------------
+
+    def handle(self, heard: list[events.Event]) -> None:
+        """Act on events, each by its class."""
+        for event in heard:
+            _REACT[event.__class__](self, event)
+        if credit := self._ledger.take_credit():
+            self._h2.grant(credit)
+
+    def _on_head(self, event: events.Head) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.exchange.deadlines.touched_at = self.host.now
+            stream.exchange.answer(event, self.host.now)
+            if stream.exchange.streamed:
+                self.host.finished(stream.exchange)
+
+    def _on_interim(self, event: events.Interim) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.exchange.deadlines.touched_at = self.host.now
+
+    def _on_data(self, event: events.Data) -> None:
+        self._ledger.receive(event.flow_bytes)
+        self._ledger.consume(event.flow_bytes)
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        stream.exchange.deadlines.touched_at = self.host.now
+        stream.ledger.receive(event.flow_bytes)
+        # Padding is nobody's to read, so it is consumed here (RFC 9113 6.1).
+        consumed = event.flow_bytes
+        if event.data and not stream.exchange.feed(event.data):
+            consumed -= len(event.data)
+        stream.ledger.consume(consumed)
+        self._grant(stream)
+
+    def _on_trailers(self, event: events.Trailers) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            stream.trailers = event.fields
+
+    def _on_end(self, event: events.End) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        exchange = stream.exchange
+        if stream.sending:
+            # The server has answered without wanting the rest: stop sending it (RFC 9113 8.1).
+            self._drop(event.stream_id, h2_codec.NO_ERROR)
+        else:
+            self._forget(event.stream_id)
+        exchange.complete(stream.trailers, self.host.now)
+        self.host.finished(exchange)
+
+    def _on_reset(self, event: events.Reset) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is None:
+            return
+        self._forget(event.stream_id)
+        name = h2_codec.error_name(event.code)
+        if event.code == h2_codec.REFUSED_STREAM:
+            self._not_processed(stream.exchange, "REFUSED_STREAM")
+        else:
+            message = f"the server reset the stream with {name} (RFC 9113 7)"
+            self._fail(stream.exchange, StreamReset(message, code=event.code, **stream.exchange.where()))
+
+    def _on_broken(self, event: events.Broken) -> None:
+        stream = self._streams.get(event.stream_id)
+        if stream is not None:
+            self._drop(event.stream_id, h2_codec.PROTOCOL_ERROR)
+            self._fail(stream.exchange, event.error.own_copy(**stream.exchange.where()))
+
+    def _on_goaway(self, event: events.GoAway) -> None:
+        """RFC 9113 6.8: streams above the last id were not processed, the others will be answered."""
+        self.life = Life.DRAINING
+        unprocessed = [stream for stream in self._streams.values() if stream.stream_id > event.last_stream_id]
+        for stream in unprocessed:
+            self._forget(stream.stream_id)
+            self._not_processed(stream.exchange, f"GOAWAY {h2_codec.error_name(event.code)}")
+
+    def _not_processed(self, exchange: Exchange, reason: str) -> None:
+        if may_resend(exchange):
+            self.host.requeue(exchange, reason)
+            return
+        why = "its body cannot be replayed" if not exchange.replayable else "it was resent too often"
+        message = f"the server did not process the request ({reason}), and {why}: send it again yourself"
+        where = {**exchange.where(), "processed": "no"}
+        self._fail(exchange, ConnectionLost(message, **where))
+
+    def _on_settings(self, event: events.PeerSettings) -> None:
+        self._unpark_all()
+
+    def _on_window(self, event: events.WindowOpened) -> None:
+        if event.stream_id:
+            self._unpark(event.stream_id)
+        else:
+            self._unpark_all()
+
+    def _unpark_all(self) -> None:
+        for stream_id in list(self._parked):
+            self._unpark(stream_id)
+
+    def _on_pong(self, event: events.Pong) -> None:
+        if event.payload == self._ping_payload():
+            self._ping_sent_at = None
+            self._resets_pinged = 0
+
+    # -- streams' ends ---------------------------------------------------------------------------------------------
+
+    def _grant(self, stream: _Stream) -> None:
+        if credit := stream.ledger.take_credit():
+            self._h2.grant(credit, stream.stream_id)
+
+    def _drop(self, stream_id: int, code: int) -> None:
+        self._h2.reset(stream_id, code)
+        self._resets_unproven += 1
+        self._forget(stream_id)
+
+    def _forget(self, stream_id: int) -> None:
+        del self._streams[stream_id]
+        self._parked.pop(stream_id, None)
+        if not self._streams:
+            self.idle_since = self.host.now
+
+    def end_lost(self, exchange: Exchange, error: HyperpoolError) -> None:
+        """The connection is gone, and with it this exchange."""
+        self._forget(exchange.stream_id or 0)
+        self._fail(exchange, error.own_copy(**exchange.where()))
+
+    def close(self) -> None:
+        """Say GOAWAY and close."""
+        if self.life is not Life.CLOSED and self._h2.failure is None:
+            self._h2.go_away(h2_codec.NO_ERROR)
+            self.transport.send(self._h2.data_to_send())
+        super().close()
+
+    # -- is anybody there ------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send this step's frames; a PING goes with resets whose slots are to be proven free."""
+        if (self._resets_unproven or self._ping_wanted) and self._ping_sent_at is None and self.life is not Life.CLOSED:
+            self._send_ping()
+        super().flush()
+
+    def _ping_payload(self) -> bytes:
+        return self._pings.to_bytes(8, "big")
+
+    def _send_ping(self) -> None:
+        self._pings += 1
+        self._h2.ping(self._ping_payload())
+        self._ping_sent_at = self.host.now
+        self._ping_wanted = False
+        self._resets_pinged, self._resets_unproven = self._resets_unproven, 0
+
+    def next_at(self) -> float:
+        """The earliest of: SETTINGS due, pong due, silence to be asked about, idle expiry, age."""
+        due = [NEVER if self.life is Life.DRAINING else self.retire_at]
+        if not self.ready:
+            due.append(self.opened_at + self.limits.settings_timeout_s)
+        if self._ping_sent_at is not None:
+            due.append(self._ping_sent_at + self.limits.ping_timeout_s)
+        elif self._streams and self.limits.ping_after_s is not None:
+            due.append(self.read_at + self.limits.ping_after_s)
+        if not self._streams:
+            due.append(self.idle_since + self.limits.idle_s)
+        return min(due)
+
+    def on_timer(self) -> None:
+        """Look at each of these instants; the clock does not stand behind the writer (L12)."""
+        now, limits = self.host.now, self.limits
+        if not self.ready and now >= self.opened_at + limits.settings_timeout_s:
+            self._h2.go_away(h2_codec.SETTINGS_TIMEOUT)
+            self.abort(RemoteProtocolError("the server sent no SETTINGS in time: this is not HTTP/2 (RFC 9113 3.4)"))
+        elif self._ping_sent_at is not None and now >= self._ping_sent_at + limits.ping_timeout_s:
+            self.abort(ConnectionLost(f"the server did not answer a PING within {limits.ping_timeout_s:g} s"))
+        elif not self._streams and now >= self.idle_since + limits.idle_s:
+            self.close()
+        elif now >= self.retire_at:
+            self.drain()
+        elif self._silent_too_long():
+            self._ping_wanted = True
+
+    def _silent_too_long(self) -> bool:
+        after_s = self.limits.ping_after_s
+        return bool(self._streams) and after_s is not None and self.host.now >= self.read_at + after_s
+
+
+_REACT: dict[type, Callable[[Http2Connection, Any], None]] = {
+    events.Head: Http2Connection._on_head,
+    events.Interim: Http2Connection._on_interim,
+    events.Data: Http2Connection._on_data,
+    events.Trailers: Http2Connection._on_trailers,
+    events.End: Http2Connection._on_end,
+    events.Reset: Http2Connection._on_reset,
+    events.Broken: Http2Connection._on_broken,
+    events.GoAway: Http2Connection._on_goaway,
+    events.PeerSettings: Http2Connection._on_settings,
+    events.WindowOpened: Http2Connection._on_window,
+    events.Pong: Http2Connection._on_pong,
+}

@@ -1,0 +1,146 @@
+"""A connected, non-blocking socket and, where there is one, the TLS that runs on it.
+
+Bytes of HTTP in and out above, ciphertext below. Nothing here waits: what the socket does not take stays in the
+backlog until the selector says that there is room.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Protocol
+
+from hyperpool.errors import ConnectionLost, HyperpoolError
+
+# One recv: several TLS records, so that few system calls are made; larger ones only cost memory that is given back.
+RECV_BYTES = 64 << 10
+# One turn of the loop reads this much of a connection at most, so that another connection gets its turn.
+TURN_BYTES = 1 << 20
+
+
+class Tls(Protocol):
+    """What a transport needs of TLS (see `protocol.tls`)."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    def feed(self, ciphertext: bytes) -> None: ...
+
+    def feed_eof(self) -> None: ...
+
+    def read(self) -> bytes: ...
+
+    def write(self, plaintext: bytes) -> None: ...
+
+    def ciphertext(self) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Transport:
+    """One socket.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self, sock: socket.socket, tls: Tls | None) -> None:
+        self.sock = sock
+        self._tls = tls
+        self._backlog = bytearray()
+        self.eof = False
+        self.failure: HyperpoolError | None = None
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return len(self._backlog)
+
+    def receive(self) -> bytes:
+        """Everything that is here now, up to one turn's share. Sets ``eof`` and ``failure``; never raises."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < TURN_BYTES:
+            data = self._recv()
+            if not data:
+                break
+            pieces.append(data)
+            size += len(data)
+            if len(data) < RECV_BYTES:
+                break  # the socket is empty; if not, the selector will say so
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return data if self._tls is None else self._decrypt(self._tls, data)
+
+    def _recv(self) -> bytes:
+        try:
+            data = self.sock.recv(RECV_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            self._lose(error)
+            return b""
+        self.eof = not data
+        return data
+
+    def _decrypt(self, tls: Tls, data: bytes) -> bytes:
+        try:
+            if data:
+                tls.feed(data)
+            if self.eof:
+                tls.feed_eof()
+            plaintext = tls.read()
+        except HyperpoolError as error:
+            self.failure = self.failure or error
+            return b""
+        self.eof = self.eof or tls.eof
+        return plaintext
+
+    def send(self, data: bytes) -> None:
+        """Put bytes on the wire, or behind those that wait for it."""
+        if self._tls is not None:
+            try:
+                self._tls.write(data)
+                data = self._tls.ciphertext()
+            except HyperpoolError as error:
+                self.failure = self.failure or error
+                return
+        if self._backlog:
+            self._backlog += data
+            self.flush()
+            return
+        sent = self._send(data)
+        if sent < len(data):
+            self._backlog += memoryview(data)[sent:]
+
+    def flush(self) -> None:
+        """Offer the backlog to the socket once more, with what TLS has to say for itself."""
+        if self._tls is not None and (own := self._tls.ciphertext()):
+            self._backlog += own
+        if self._backlog:
+            sent = self._send(self._backlog)
+            del self._backlog[:sent]
+
+    def _send(self, data: bytes | bytearray) -> int:
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            self._lose(error)
+            return 0
+
+    def _lose(self, error: OSError) -> None:
+        if self.failure is None:
+            self.failure = ConnectionLost(f"the connection was lost: {error.strerror or error}", processed="maybe")
+            self.failure.__cause__ = error
+
+    def close(self) -> None:
+        """Say goodbye as far as the socket takes it without waiting, and close."""
+        if self.failure is None and self._tls is not None:
+            self._tls.close()
+            self.flush()
+        elif self.failure is None:
+            self.flush()
+        self.sock.close()
+
+    def abort(self) -> None:
+        """Close the socket as it is (L12)."""
+        self.sock.close()

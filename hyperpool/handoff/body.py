@@ -1,0 +1,238 @@
+"""The two pipes between a loop and the threads that read and write bodies.
+
+`BodyPipe` carries a streamed response to its reader, `UploadPipe` a streamed request body to the loop. Both are
+bounded: the first by the window that the peer was granted, the second by its capacity. The loop never waits on either;
+the other side does, and wakes when the loop ends the pipe, which it does for every exchange on every path (L5).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from hyperpool.errors import HyperpoolError, ResponseClosed
+from hyperpool.protocol.events import Fields
+
+
+class BodyPipe:
+    """A response body on its way to one reader.
+
+    Shared; guarded by _cond. The loop feeds, one thread takes. ``credit`` is called by the reader, outside the lock,
+    with the bytes that it has taken, whenever they reach ``credit_step_bytes``.
+    """
+
+    def __init__(self, *, credit: Callable[[int], None], credit_step_bytes: int) -> None:
+        self._cond = threading.Condition()
+        self._chunks: deque[bytes] = deque()
+        self._buffered_bytes = 0
+        self._owed_bytes = 0
+        self._credit = credit
+        self._credit_step_bytes = credit_step_bytes
+        self._ended = False
+        self._abandoned = False
+        self._error: BaseException | None = None
+        self.trailers: Fields = []
+        self.taken = False
+
+    # -- the loop's side -------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Append a piece of body."""
+        with self._cond:
+            self._chunks.append(data)
+            self._buffered_bytes += len(data)
+            self._cond.notify()
+
+    def finish(self, trailers: Fields) -> None:
+        """The body is complete."""
+        with self._cond:
+            self.trailers = trailers
+            self._ended = True
+            self._cond.notify()
+
+    def fail(self, error: BaseException) -> None:
+        """The body will not be completed; the reader gets what came before, then the error."""
+        with self._cond:
+            self._error = error
+            self._ended = True
+            self._cond.notify()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that wait for the reader."""
+        with self._cond:
+            return self._buffered_bytes
+
+    # -- the reader's side -----------------------------------------------------------------------------------------
+
+    def take(self) -> bytes:
+        """The next piece of body; b"" at the end. Blocks until there is one.
+
+        Raises the error that ended the body, ResponseClosed after `abandon`.
+        """
+        with self._cond:
+            self.taken = True
+            while not (self._chunks or self._ended or self._abandoned):
+                self._cond.wait()
+            data = self._take_locked()
+            owed = self._take_owed_locked(len(data))
+        if owed:
+            self._credit(owed)
+        return data
+
+    def abandon(self) -> bool:
+        """Nobody will read on: drop what is here. Whether the peer is still sending, so that it must be told."""
+        with self._cond:
+            open_still = not (self._ended or self._abandoned)
+            self._abandoned = True
+            self._chunks.clear()
+            self._buffered_bytes = 0
+            self._cond.notify_all()
+        return open_still
+
+    def _take_locked(self) -> bytes:
+        if self._abandoned:
+            raise ResponseClosed("this response was closed: read the body before close() or inside the with block")
+        if not self._chunks:
+            if self._error is None:
+                return b""
+            raise _for_this_waiter(self._error)
+        chunk = self._chunks.popleft()
+        self._buffered_bytes -= len(chunk)
+        return chunk
+
+    def _take_owed_locked(self, taken_bytes: int) -> int:
+        self._owed_bytes += taken_bytes
+        # After the end the peer needs no credit; before it, half a window at a time is enough to keep it sending.
+        if self._ended or self._owed_bytes < self._credit_step_bytes:
+            return 0
+        owed, self._owed_bytes = self._owed_bytes, 0
+        return owed
+
+
+def _for_this_waiter(error: BaseException) -> BaseException:
+    return error.own_copy() if isinstance(error, HyperpoolError) else error
+
+
+class Piece(NamedTuple):
+    """What an upload has for the wire now: bytes, whether they are the last, and why there will be no more."""
+
+    data: bytes | memoryview
+    last: bool
+    failure: BaseException | None = None
+
+
+class Upload(Protocol):
+    """A request body as the loop sees it: it takes what is there, and never waits."""
+
+    def take(self, max_bytes: int) -> Piece: ...
+
+    def abandon(self) -> None: ...
+
+
+class BytesUpload:
+    """A body that is all in memory.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._rest = memoryview(data)
+
+    def take(self, max_bytes: int) -> Piece:
+        """The next bytes, without a copy."""
+        data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        return Piece(data, last=not self._rest)
+
+    def abandon(self) -> None:
+        """Let the bytes go."""
+        self._rest = memoryview(b"")
+
+
+class UploadPipe:
+    """A streamed request body on its way to the loop.
+
+    Shared; guarded by _cond. One thread feeds and waits while ``capacity_bytes`` are full; the loop takes. ``notify``
+    is called by the feeder, outside the lock, when there is something for a loop that had found the pipe empty.
+    """
+
+    def __init__(self, *, capacity_bytes: int, notify: Callable[[], None]) -> None:
+        self._cond = threading.Condition()
+        self._chunks: deque[memoryview] = deque()
+        self._buffered_bytes = 0
+        self._capacity_bytes = capacity_bytes
+        self._notify = notify
+        self._loop_waits = True
+        self._ended = False
+        self._abandoned = False
+        self._failure: BaseException | None = None
+
+    # -- the feeder's side -----------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes | memoryview) -> bool:
+        """Add a piece; False when nobody wants more. Blocks while the pipe is full."""
+        if not data:
+            return not self._abandoned
+        with self._cond:
+            while self._buffered_bytes >= self._capacity_bytes and not self._abandoned:
+                self._cond.wait()
+            if self._abandoned:
+                return False
+            self._chunks.append(memoryview(data).cast("B"))
+            self._buffered_bytes += len(self._chunks[-1])
+            wake = self._take_loop_waits_locked()
+        if wake:
+            self._notify()
+        return True
+
+    def finish(self) -> None:
+        """The body is complete."""
+        self._end(None)
+
+    def fail(self, error: BaseException) -> None:
+        """The caller's iterable raised: the request must be taken back."""
+        self._end(error)
+
+    def _end(self, failure: BaseException | None) -> None:
+        with self._cond:
+            self._failure = failure
+            self._ended = True
+            # A failure is news also for a loop that waits for the peer's window with bytes still here.
+            wake = self._take_loop_waits_locked() or failure is not None
+        if wake:
+            self._notify()
+
+    def _take_loop_waits_locked(self) -> bool:
+        waits, self._loop_waits = self._loop_waits, False
+        return waits
+
+    # -- the loop's side -------------------------------------------------------------------------------------------
+
+    def take(self, max_bytes: int) -> Piece:
+        """The next bytes; none and not the last when there are none now: ``notify`` will be called for the next."""
+        with self._cond:
+            data = self._take_locked(max_bytes)
+            last = self._ended and not self._chunks
+            self._loop_waits = not (data or last or self._chunks)
+            return Piece(data, last, self._failure)
+
+    def _take_locked(self, max_bytes: int) -> memoryview:
+        if not self._chunks:
+            return memoryview(b"")
+        chunk = self._chunks.popleft()
+        if len(chunk) > max_bytes:
+            self._chunks.appendleft(chunk[max_bytes:])
+            chunk = chunk[:max_bytes]
+        self._buffered_bytes -= len(chunk)
+        if self._buffered_bytes < self._capacity_bytes:
+            self._cond.notify()
+        return chunk
+
+    def abandon(self) -> None:
+        """Nobody will take more: the feeder returns at its next step."""
+        with self._cond:
+            self._abandoned = True
+            self._chunks.clear()
+            self._cond.notify_all()

@@ -1,0 +1,303 @@
+"""One request with its response, whatever connection carries it: the thing that a Future stands for.
+
+An exchange passes through these states, and through none twice but for a resend (L9):
+
+    QUEUED --open--> OPEN --head--> ANSWERED --end--> DONE
+      ^                |                |
+      '----requeue-----'                '--(any failure)--> DONE
+
+It is settled exactly once (L5): `complete` and `fail` are the only two ends, both assert that no end came before, and
+neither touches the Future. What they decide is carried out by `settle`, last in the loop's step, when no stream map is
+being walked: waking a caller may run its code.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hyperpool import errors
+from hyperpool.errors import LocalProtocolError
+from hyperpool.handoff.body import BodyPipe, Piece, Upload
+from hyperpool.handoff.deadlines import NEVER, Deadlines
+from hyperpool.handoff.inbox import Inbox, InboxClosed
+from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
+from hyperpool.handoff.response import Leash, Response, ResponseParts
+
+if TYPE_CHECKING:
+    from hyperpool.handoff.source import Source
+    from hyperpool.protocol.events import Fields, Head, RequestHead
+    from hyperpool.values import Limits, Request
+
+
+class State(enum.Enum):
+    """Where an exchange stands."""
+
+    QUEUED = "queued"
+    OPEN = "open"
+    ANSWERED = "answered"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Why a request was sent once more. Immutable."""
+
+    reason: str
+    at_s: float
+
+
+class ResponseFuture(Future[Response]):
+    """A Future whose `cancel` reaches the wire.
+
+    Shared; guarded by its own condition. It stays PENDING until it resolves, so `cancel` works until then.
+    """
+
+    def __init__(self, cancelled: Callable[[], None]) -> None:
+        super().__init__()
+        self._cancelled = cancelled
+
+    def cancel(self) -> bool:
+        """Cancel the request: RST_STREAM(CANCEL) on HTTP/2, closing the socket on HTTP/1.1. Does not block."""
+        done = super().cancel()
+        if done:
+            self._cancelled()
+        return done
+
+    def result(self, timeout: float | None = None) -> Response:
+        """The response. Blocks. Raises the exchange's error, CancelledError, or TimeoutError after ``timeout``."""
+        if not self.done():
+            refuse_on_loop_thread("Future.result()")
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exchange's error or None. Blocks like `result`."""
+        if not self.done():
+            refuse_on_loop_thread("Future.exception()")
+        return super().exception(timeout)
+
+
+class Exchange:
+    """One request and its response.
+
+    Made by the caller's thread, owned by the loop thread from the put of its Submit on.
+    """
+
+    __slots__ = (
+        "_collected",
+        "_outcome",
+        "_pipe",
+        "connection",
+        "deadlines",
+        "future",
+        "head",
+        "inbox",
+        "limits",
+        "made_at",
+        "origin",
+        "parts",
+        "request",
+        "resends",
+        "sequence",
+        "source",
+        "state",
+        "stream_id",
+        "streamed",
+        "timer_at",
+        "upload",
+        "upload_starved",
+        "uploaded_bytes",
+    )
+
+    def __init__(
+        self,
+        request: Request,
+        head: RequestHead,
+        *,
+        source: Source | None,
+        streamed: bool,
+        submitted_at: float,
+        origin: str,
+        limits: Limits,
+        made_at: str = "",
+    ) -> None:
+        self.request = request
+        self.head = head
+        self.source = source
+        self.streamed = streamed
+        self.origin = origin
+        self.limits = limits
+        self.made_at = made_at
+        self.deadlines = Deadlines(request.timeout, submitted_at)
+        self.future: ResponseFuture | None = ResponseFuture(self._reach_loop_with_cancel)
+        self.inbox: Inbox | None = None
+        self.state = State.QUEUED
+        self.sequence = 0
+        self.stream_id: int | None = None
+        # The connection that carries it now; the loop's business, never read here.
+        self.connection: Any = None
+        self.timer_at = NEVER
+        self.upload: Upload | None = None
+        # The caller's iterable is slower than the wire: no fault of the peer, so no WriteTimeout.
+        self.upload_starved = False
+        self.uploaded_bytes = 0
+        self.resends: list[Resend] = []
+        self.parts: ResponseParts | None = None
+        self._pipe: BodyPipe | None = None
+        self._collected: list[bytes] = []
+        self._outcome: Response | BaseException | None = None
+
+    # -- said by other threads -------------------------------------------------------------------------------------
+
+    def _say(self, message: Any) -> None:
+        assert self.inbox is not None
+        try:
+            self.inbox.put(message)
+        except InboxClosed:
+            return  # the loop has ended, and has settled this exchange on its way out (L5)
+
+    def _reach_loop_with_cancel(self) -> None:
+        self._say(Cancel(self))
+
+    def _reach_loop_with_credit(self, body_bytes: int) -> None:
+        self._say(Consumed(self, body_bytes))
+
+    def _reach_loop_with_upload(self) -> None:
+        self._say(UploadReady(self))
+
+    # -- the loop's side -------------------------------------------------------------------------------------------
+
+    def begin(self, stream_id: int, now: float) -> None:
+        """The head goes out on this stream; the body's uploader starts."""
+        assert self.state is State.QUEUED
+        self.state = State.OPEN
+        self.stream_id = stream_id
+        self.deadlines.enter("write" if self.source else "read", now)
+        self.uploaded_bytes = 0
+        if self.source is not None:
+            self.upload = self.source.open(
+                notify=self._reach_loop_with_upload, capacity_bytes=self.limits.upload_buffer_bytes
+            )
+
+    def requeue(self, reason: str, now: float) -> None:
+        """The server provably did not act on it: it may go out again (L9)."""
+        assert self.state is State.OPEN
+        self.state = State.QUEUED
+        self.stream_id = None
+        self.resends.append(Resend(reason, now - self.deadlines.submitted_at))
+        self.deadlines.enter("pool", now)
+        self._let_upload_go()
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the whole request could be sent once more, as far as its body goes."""
+        return self.source is None or self.source.replayable
+
+    def answer(self, head: Head, now: float) -> None:
+        """The response head is here. A streamed response is settled with it."""
+        assert self.state is State.OPEN
+        self.state = State.ANSWERED
+        elapsed_s = now - self.deadlines.submitted_at
+        self.parts = ResponseParts(
+            head, self.request, self.origin, elapsed_s, tuple(self.resends), self.limits.max_decoded_bytes
+        )
+        if self.streamed:
+            credit_step_bytes = self.limits.stream_window_bytes // 2
+            self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=credit_step_bytes)
+            leash = Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=self.made_at)
+            self._outcome = Response(self.parts, leash=leash)
+
+    def take_upload(self, max_bytes: int) -> Piece:
+        """The next piece of the body, checked against the length that the head declared (RFC 9110 8.6)."""
+        assert self.upload is not None
+        piece = self.upload.take(max_bytes)
+        self.uploaded_bytes += len(piece.data)
+        declared = self.head.body_bytes
+        if piece.failure is None and declared is not None and self._length_is_wrong(piece.last, declared):
+            return Piece(b"", last=True, failure=self._wrong_length(declared))
+        return piece
+
+    def _length_is_wrong(self, last: bool, declared: int) -> bool:
+        return self.uploaded_bytes > declared or (last and self.uploaded_bytes < declared)
+
+    def _wrong_length(self, declared: int) -> LocalProtocolError:
+        message = f"the body has {self.uploaded_bytes:,} bytes where {declared:,} were declared (RFC 9110 8.6)"
+        return LocalProtocolError(f"{message}: correct Content-Length, or leave it out", **self.where())
+
+    @property
+    def excused(self) -> bool:
+        """Whether the pause of this exchange is our own side's: an unread body, or an upload without bytes."""
+        return self.upload_starved or self.unread_bytes > 0
+
+    def feed(self, data: bytes) -> bool:
+        """A piece of body. Whether it is consumed with this, because nobody else will read it piece by piece."""
+        if self._pipe is None:
+            self._collected.append(data)
+            return True
+        self._pipe.feed(data)
+        return False
+
+    @property
+    def unread_bytes(self) -> int:
+        """Body bytes that wait for a reader."""
+        return 0 if self._pipe is None else self._pipe.buffered_bytes
+
+    def complete(self, trailers: Fields, now: float) -> None:
+        """The response is here, whole."""
+        assert self.state is State.ANSWERED and self.parts is not None, "L5: settled once"
+        self.state = State.DONE
+        self._let_upload_go()
+        if self._pipe is not None:
+            self._pipe.finish(trailers)
+        else:
+            self.parts.elapsed_s = now - self.deadlines.submitted_at
+            self._outcome = Response(self.parts, chunks=self._collected, trailers=trailers)
+
+    def fail(self, error: BaseException) -> None:
+        """The exchange ends with this error, which is its own."""
+        assert self.state is not State.DONE, "L5: settled once"
+        self.state = State.DONE
+        self._let_upload_go()
+        if self._pipe is not None:
+            self._pipe.fail(error)
+        if self.future is not None and self._outcome is None:
+            self._outcome = error
+
+    def settle(self) -> None:
+        """Resolve the Future, if there is something to resolve it with. Runs the caller's callbacks."""
+        future, outcome = self.future, self._outcome
+        if future is None or outcome is None:
+            return
+        # From here on the Response belongs to its reader alone: kept here, it could never be found forgotten.
+        self.future = self._outcome = None
+        if not future.set_running_or_notify_cancel():
+            if isinstance(outcome, Response):
+                outcome.close()
+        elif isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+    def _let_upload_go(self) -> None:
+        if self.upload is not None:
+            self.upload.abandon()
+            self.upload = None
+
+    def where(self) -> dict[str, Any]:
+        """The keywords that tell an error of ours which exchange it is about."""
+        return {
+            "origin": self.origin,
+            "stream_id": self.stream_id,
+            "processed": "no" if self.state is State.QUEUED else "maybe",
+        }
+
+    def timeout_error(self, now: float) -> errors.Timeout:
+        """The error for the deadline that has passed (see `Deadlines.passed`)."""
+        return self.deadlines.error(now, what=f"{self.request.method} {self.request.url}", where=self.where())
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.request.method} {self.request.url} {self.state.value} stream={self.stream_id}>"

@@ -1,0 +1,84 @@
+"""The one way into a loop thread: a locked queue with a wake-up.
+
+The rules, of which each has once been broken by somebody:
+
+- A put that returned will be handled, and a put after close raises (L2). The loop closes the inbox only in the moment
+  in which it sees it empty, under the same lock.
+- No wake-up is lost (L3). The loop says that it is about to sleep (`may_sleep`) under the lock and only if nothing is
+  there; whoever puts afterwards finds the flag and sends one byte. On waking the loop drains the bytes, clears the flag
+  and takes the items, in that order: a byte that comes after the drain belongs to an item that is taken at once, and
+  costs one empty turn.
+- A byte is sent only while the loop sleeps, so a busy loop costs its callers no system call.
+- The lock is re-entrant: a finalizer may put at any allocation, also in a put on the same thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any, Protocol
+
+
+class Wakeup(Protocol):
+    """Wakes a sleeping selector. `wake` may be called from any thread, and never blocks."""
+
+    def wake(self) -> None: ...
+
+    def drain(self) -> None: ...
+
+
+class InboxClosed(Exception):
+    """The loop has ended: ask the pool for its successor. Never leaves hyperpool."""
+
+
+class Inbox:
+    """Messages to one loop.
+
+    Shared; guarded by _lock, which is never held over anything that blocks.
+    """
+
+    __slots__ = ("_asleep", "_closed", "_items", "_lock", "_wakeup")
+
+    def __init__(self, wakeup: Wakeup) -> None:
+        self._lock = threading.RLock()
+        self._wakeup = wakeup
+        self._items: deque[Any] = deque()
+        self._asleep = False
+        self._closed = False
+
+    def put(self, item: Any) -> None:
+        """Hand over one message. Never blocks. Raises InboxClosed when the loop has ended (L2)."""
+        with self._lock:
+            if self._closed:
+                raise InboxClosed
+            self._items.append(item)
+            if self._asleep:
+                self._asleep = False
+                self._wakeup.wake()
+
+    def may_sleep(self) -> bool:
+        """Loop only: whether nothing waits. From a True on, the next put wakes the selector."""
+        with self._lock:
+            self._asleep = not self._items
+            return self._asleep
+
+    def take(self) -> deque[Any]:
+        """Loop only: everything that waits, oldest first."""
+        self._wakeup.drain()
+        with self._lock:
+            self._asleep = False
+            items, self._items = self._items, deque()
+        return items
+
+    def close_if_empty(self) -> bool:
+        """Loop only: close, unless a message has come; whether it is closed now."""
+        with self._lock:
+            self._closed = self._closed or not self._items
+            return self._closed
+
+    def close(self) -> deque[Any]:
+        """Loop only: close and take what is left, which the caller must settle (L5)."""
+        with self._lock:
+            self._closed = True
+            items, self._items = self._items, deque()
+        return items

@@ -1,0 +1,30 @@
+"""Which threads are I/O threads of ours, so that no call of ours ever blocks on one (L11).
+
+A done-callback of a Future runs on the I/O thread; if it waited there for another response, nobody would be left to
+read that response. The call raises at once instead.
+"""
+
+from __future__ import annotations
+
+import threading
+
+_here = threading.local()
+
+
+def enter_loop_thread() -> None:
+    """Mark the calling thread as an I/O thread for the rest of its life."""
+    _here.is_loop = True
+
+
+def on_loop_thread() -> bool:
+    """Whether the calling thread is an I/O thread of hyperpool."""
+    return getattr(_here, "is_loop", False)
+
+
+def refuse_on_loop_thread(call: str) -> None:
+    """Raise RuntimeError where the calling thread is an I/O thread of hyperpool."""
+    if on_loop_thread():
+        raise RuntimeError(
+            f"{call} would block an I/O thread of hyperpool for ever; a done-callback must not wait:"
+            " hand the work to a thread of your own"
+        )

@@ -1,0 +1,424 @@
+"""The response that callers hold.
+
+It is made on the loop thread and therefore costs as little as possible there: headers, text and decoded content come
+into being when somebody asks. Reading a streamed body blocks the reader only; its credit goes back as it reads (L8).
+"""
+
+from __future__ import annotations
+
+import codecs
+import datetime
+import functools
+import http
+import io
+import itertools
+import json
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, ResponseClosed
+from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.protocol.content import make_decoder
+
+if TYPE_CHECKING:
+    from hyperpool.handoff.body import BodyPipe
+    from hyperpool.protocol.events import Fields, Head
+    from hyperpool.values import Request
+
+# Bytes that a decoder may produce at a time: a bomb costs this much, not what it claims. Halved, a large body takes
+# twice the calls; doubled, nothing gets faster.
+DECODE_PIECE_BYTES = 256 << 10
+
+_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class ResponseParts:
+    """What a Response is made of. Handed over once, from the loop to the reader."""
+
+    head: Head
+    request: Request
+    origin: str
+    elapsed_s: float
+    resends: tuple[Any, ...]
+    max_decoded_bytes: int | None
+
+
+class Response:
+    """A response: status, headers, and a body that is here already or is read from the connection as you go.
+
+    Safe to hand from thread to thread; its body has one reader at a time.
+
+    ``status_code`` (also ``status``), ``reason``, ``http_version`` ("HTTP/1.1" or "HTTP/2"), ``headers``, ``trailers``,
+    ``url``, ``request``, ``history``, ``elapsed``, ``stream_id`` (None on HTTP/1.1), ``retries``. A streamed response
+    must be read to its end or closed, best by a with block; closing early resets the stream and frees its slot.
+    """
+
+    def __init__(
+        self,
+        parts: ResponseParts,
+        *,
+        chunks: list[bytes] | None = None,
+        trailers: Fields | None = None,
+        leash: Leash | None = None,
+    ) -> None:
+        head = parts.head
+        self.status_code = head.status
+        self.http_version = head.http_version
+        self.stream_id = head.stream_id if head.http_version == "HTTP/2" else None
+        self.request = parts.request
+        self.history: list[Response] = []
+        self._parts = parts
+        self._chunks = chunks
+        self._trailers = trailers
+        self._leash = leash
+        self._rest = memoryview(b"")
+        self._read_error: HyperpoolError | None = None
+        self._content: bytes | None = None
+        self._encoding: str | None = None
+        self._closed = False
+
+    # -- the head --------------------------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> int:
+        """The same as ``status_code``, as http.client and urllib3 call it."""
+        return self.status_code
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase; HTTP/2 has none (RFC 9113 8.3.2), there it is the standard one."""
+        if self._parts.head.reason or self.stream_id is None:
+            return self._parts.head.reason.decode("latin-1")
+        return _standard_reason(self.status_code)
+
+    @property
+    def url(self) -> str:
+        """The URL that was requested."""
+        return self.request.url
+
+    @functools.cached_property
+    def headers(self) -> Any:
+        """The header fields: a ``urllib3.HTTPHeaderDict`` of str, case-insensitive, repeated fields kept apart."""
+        return _header_dict(self._parts.head.fields)
+
+    @property
+    def trailers(self) -> Any:
+        """The trailer fields (RFC 9110 6.5); empty until the body has been read to its end."""
+        if self._leash is not None:
+            return _header_dict(self._leash.pipe.trailers)
+        return _header_dict(self._trailers or [])
+
+    @property
+    def elapsed(self) -> datetime.timedelta:
+        """From submit to the response's end, or to its head where the body is streamed."""
+        return datetime.timedelta(seconds=self._parts.elapsed_s)
+
+    @property
+    def retries(self) -> tuple[Any, ...]:
+        """One entry for each time the request was resent: ``reason`` and ``at_s``, seconds after submit."""
+        return self._parts.resends
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is below 400."""
+        return self.status_code < 400
+
+    def raise_for_status(self) -> Response:
+        """This response. Raises HTTPStatusError for 4xx and 5xx (RFC 9110 15.5, 15.6)."""
+        if self.ok:
+            return self
+        who = "client" if self.status_code < 500 else "server"
+        message = f"{self.status_code} {self.reason} ({who} error) for {self.request.method} {self.url}"
+        where: dict[str, Any] = {"origin": self._parts.origin, "stream_id": self.stream_id, "processed": "maybe"}
+        raise HTTPStatusError(message, response=self, **where)
+
+    @property
+    def cookies(self) -> Any:
+        """The cookies that this response sets: a ``http.cookiejar.CookieJar``."""
+        import http.cookiejar
+        import urllib.request
+
+        jar = http.cookiejar.CookieJar()
+        jar.extract_cookies(_CookieView(self), urllib.request.Request(self.url))  # type: ignore[arg-type]
+        return jar
+
+    # -- the body --------------------------------------------------------------------------------------------------
+
+    @property
+    def content(self) -> bytes:
+        """The whole decoded body. Blocks while it is still coming.
+
+        Raises DecodeError where it is not what Content-Encoding says, or expands past ``Limits.max_decoded_bytes``;
+        ResponseClosed where it was read piece by piece, or closed, before.
+        """
+        if self._content is None:
+            self._content = self._read_all()
+        return self._content
+
+    @property
+    def encoding(self) -> str:
+        """The charset that `text` uses: of Content-Type, else UTF-8. May be set."""
+        found = _CHARSET.search(self.headers.get("content-type", ""))
+        return self._encoding or (found[1] if found else "utf-8")
+
+    @encoding.setter
+    def encoding(self, charset: str) -> None:
+        self._encoding = charset
+
+    @property
+    def text(self) -> str:
+        """The body as str; bytes that are not of the charset are replaced."""
+        return self.content.decode(self._known_charset(), errors="replace")
+
+    def json(self, **options: Any) -> Any:
+        """The body parsed as JSON (RFC 8259); options go to ``json.loads``. Raises ValueError where it is none."""
+        return json.loads(self.content, **options)
+
+    def iter_raw(self, n: int | None = None) -> Iterator[bytes]:
+        """The body as it came, still encoded: pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
+        return _resized(self._raw_pieces(), n)
+
+    def iter_bytes(self, n: int | None = None) -> Iterator[bytes]:
+        """The decoded body in pieces of ``n`` bytes (the last may be shorter), or as they arrive. Blocks for each."""
+        if self._content is not None:
+            return _resized(iter((self._content,)), n)
+        return _resized(self._fresh_pieces(), n)
+
+    def iter_text(self, n: int | None = None) -> Iterator[str]:
+        """The body as str, from pieces of ``n`` bytes; no character is torn."""
+        decoder = codecs.getincrementaldecoder(self._known_charset())(errors="replace")
+        for piece in self.iter_bytes(n):
+            if text := decoder.decode(piece):
+                yield text
+        if text := decoder.decode(b"", True):
+            yield text
+
+    def iter_lines(self) -> Iterator[str]:
+        r"""The lines of the body without their ends (\n, \r or \r\n), whole also across pieces."""
+        # The io module does just this, with all its corner cases.
+        lines = io.IncrementalNewlineDecoder(None, translate=True)
+        # The parts of the unfinished line are joined once: a body without line ends must not cost the square of its size.
+        unfinished: list[str] = []
+        for text in itertools.chain(self.iter_text(), [""]):
+            first, *others = lines.decode(text, final=not text).split("\n")
+            unfinished.append(first)
+            if others:
+                yield "".join(unfinished)
+                unfinished = [others.pop()]
+                yield from others
+        if last := "".join(unfinished):
+            yield last
+
+    def read(self, n: int | None = -1) -> bytes:
+        """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks."""
+        # Views, not slices of bytes: small reads from a large piece must not copy what they leave.
+        parts, wanted = [], sys.maxsize if n is None or n < 0 else n
+        while wanted and (self._rest or self._refill()):
+            parts.append(self._rest[:wanted])
+            wanted -= len(parts[-1])
+            self._rest = self._rest[len(parts[-1]) :]
+        return b"".join(parts)
+
+    def _refill(self) -> bool:
+        """Get the next piece for `read`; whether there was one. An error stays: a cut body never looks complete."""
+        if self._read_error is not None:
+            raise self._read_error.own_copy()
+        try:
+            self._rest = memoryview(next(self._pieces, b""))
+        except HyperpoolError as error:
+            self._read_error = error.own_copy()
+            raise
+        return bool(self._rest)
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a writable buffer; how many bytes were put there, 0 at the end. Blocks."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    @functools.cached_property
+    def _pieces(self) -> Iterator[bytes]:
+        """What `read` reads from, where the last read left it."""
+        return self.iter_bytes()
+
+    def _fresh_pieces(self) -> Iterator[bytes]:
+        """The decoded body from its beginning; of a streamed one, from where it is."""
+        decoder = make_decoder(_field(self._parts.head.fields, b"content-encoding"))
+        if decoder is None:
+            yield from self._raw_pieces()
+            return
+        for raw in self._raw_pieces():
+            yield decoder.decode(raw, DECODE_PIECE_BYTES)
+            while not decoder.needs_input:
+                yield decoder.decode(b"", DECODE_PIECE_BYTES)
+        yield decoder.flush()
+
+    @functools.cached_property
+    def _whole(self) -> bytes:
+        # Joined here, on the reader's thread: 100 MB would hold up the loop for 30 ms. One chunk is never copied.
+        chunks, self._chunks = self._chunks or [], None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _raw_pieces(self) -> Iterator[bytes]:
+        if self._leash is None:
+            yield self._whole
+            return
+        refuse_on_loop_thread("reading a streamed response")
+        while piece := self._leash.pipe.take():
+            yield piece
+
+    def _read_all(self) -> bytes:
+        if self._leash is None and not _field(self._parts.head.fields, b"content-encoding"):
+            return self._whole
+        if self._leash is not None and self._leash.pipe.taken:
+            raise ResponseClosed("this streamed body was read piece by piece already: keep the pieces")
+        pieces, size, limit = [], 0, self._parts.max_decoded_bytes
+        for piece in self._fresh_pieces():
+            size += len(piece)
+            if limit is not None and size > limit:
+                raise self._too_large(limit)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _too_large(self, limit: int) -> DecodeError:
+        self.close()
+        return DecodeError(
+            f"the body of {self.url} expands to more than {limit:,} bytes: iterate over it, or raise"
+            " Limits.max_decoded_bytes",
+            origin=self._parts.origin,
+            stream_id=self.stream_id,
+            processed="maybe",
+        )
+
+    def _known_charset(self) -> str:
+        try:
+            # "zlib", "rot13" or "idna" are codecs as well: only those that make text of any bytes will do.
+            b"-".decode(self.encoding, "replace")
+        except (LookupError, ValueError):
+            return "utf-8"
+        return self.encoding
+
+    # -- its end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let the body go. Where it was not read to its end, the stream is reset and its slot is free. Never blocks."""
+        self._closed = True
+        if self._leash is not None:
+            self._leash.let_go()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def readable(self) -> bool:
+        """True: a Response serves as a binary file."""
+        return True
+
+    def writable(self) -> bool:
+        """False."""
+        return False
+
+    def seekable(self) -> bool:
+        """False."""
+        return False
+
+    def flush(self) -> None:
+        """Nothing, as on every file that is read."""
+
+    def __repr__(self) -> str:
+        return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self.url}>"
+
+
+class Leash:
+    """Ties a streamed Response to its stream, so that a forgotten one is noticed.
+
+    Owned by its Response; the finalizer may run on any thread, which the inbox's re-entrant lock allows.
+    """
+
+    __slots__ = ("_made_at", "_reset", "pipe")
+
+    def __init__(self, pipe: BodyPipe, *, reset: Callable[[], None], made_at: str) -> None:
+        self.pipe = pipe
+        self._reset = reset
+        self._made_at = made_at
+
+    def let_go(self) -> bool:
+        """Drop what is unread, and reset the stream if the peer is still sending; whether it was."""
+        sending = self.pipe.abandon()
+        if sending:
+            self._reset()
+        return sending
+
+    def __del__(self) -> None:
+        if self.let_go():
+            warnings.warn(
+                f"a streamed response was forgotten before its end; it was asked for at {self._made_at}."
+                " Read it to its end, close() it, or use a with block",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+
+class _CookieView:
+    """The little that http.cookiejar wants of a response."""
+
+    def __init__(self, response: Response) -> None:
+        self._headers = response.headers
+
+    def info(self) -> _CookieView:
+        return self
+
+    def get_all(self, name: str, default: Any = None) -> Any:
+        return self._headers.getlist(name) or default
+
+
+def _header_dict(fields: Fields) -> Any:
+    import urllib3
+
+    headers = urllib3.HTTPHeaderDict()
+    for name, value in fields:
+        headers.add(name.decode("latin-1"), value.decode("latin-1"))
+    return headers
+
+
+def _field(fields: Fields, wanted: bytes) -> str:
+    """A field's values, joined as RFC 9110 5.3 has it; "" where there is none."""
+    values = [value for name, value in fields if name == wanted]
+    return b", ".join(values).decode("latin-1")
+
+
+def _standard_reason(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def _resized(pieces: Iterator[bytes], n: int | None) -> Iterator[bytes]:
+    """The same bytes in pieces of ``n``; as they come for None. Empty pieces are left out."""
+    if n is None:
+        yield from filter(None, pieces)
+        return
+    if n < 1:
+        raise ValueError(f"pieces must have 1 byte or more, not {n}")
+    rest = bytearray()
+    for piece in pieces:
+        rest += piece
+        whole_bytes = len(rest) - len(rest) % n
+        yield from (bytes(rest[at : at + n]) for at in range(0, whole_bytes, n))
+        del rest[:whole_bytes]
+    if rest:
+        yield bytes(rest)

@@ -1,0 +1,163 @@
+"""Where a request body comes from: what the caller gave as ``content``, made replayable where that is possible.
+
+Code of the caller (a generator, a file's ``read``) runs on an uploader thread, never on an I/O thread (L4): it may
+block, and it may raise. That thread lives from the moment in which the request goes out until its body is sent or
+nobody wants it. It runs in a copy of the submitting thread's contextvars.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from hyperpool.errors import LocalProtocolError
+from hyperpool.handoff.body import BytesUpload, Upload, UploadPipe
+
+# One read of a file: large enough that a thread hand-over per piece does not count, small against the pipe.
+FILE_PIECE_BYTES = 64 << 10
+
+
+class Source(Protocol):
+    """A body that can be opened for sending; again, where ``replayable``."""
+
+    @property
+    def length_bytes(self) -> int | None: ...
+
+    @property
+    def replayable(self) -> bool: ...
+
+    def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload: ...
+
+
+class BytesSource:
+    """A body in memory. Immutable."""
+
+    replayable = True
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data).cast("B")
+        self.length_bytes: int | None = len(self._data)
+
+    def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload:
+        """A fresh run over the bytes."""
+        return BytesUpload(self._data)
+
+
+class StreamSource:
+    """A body that comes piece by piece from the caller's code.
+
+    Opened by the loop thread, once or, where ``replayable``, again; ``pieces`` runs on the uploader thread.
+    """
+
+    def __init__(self, pieces: Callable[[], Iterator[Any]], *, length_bytes: int | None, replayable: bool) -> None:
+        self._pieces = pieces
+        self._context = contextvars.copy_context()
+        self._uploader: threading.Thread | None = None
+        self._repeatable = replayable
+        self.length_bytes = length_bytes
+
+    @property
+    def replayable(self) -> bool:
+        """Whether `open` gives the whole body (again)."""
+        return self._repeatable or self._uploader is None
+
+    def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload:
+        """Start an uploader thread that fills a pipe. Raises RuntimeError where no thread can be started."""
+        assert self.replayable, "L9: a body that cannot be replayed is sent once"
+        pipe = UploadPipe(capacity_bytes=capacity_bytes, notify=notify)
+        # A run on a context must end before the next one begins, and an abandoned uploader may still be in one.
+        context = self._context.copy()
+        arguments = (_upload, self._pieces, pipe, self._uploader)
+        uploader = threading.Thread(target=context.run, args=arguments, name="hyperpool upload", daemon=True)
+        uploader.start()
+        self._uploader = uploader
+        return pipe
+
+
+def _upload(pieces: Callable[[], Iterator[Any]], pipe: UploadPipe, abandoned: threading.Thread | None) -> None:
+    if abandoned is not None:
+        # It may be in the middle of a read of the same file, and would take bytes that belong to this run.
+        abandoned.join()
+    try:
+        iterator = pieces()
+        try:
+            for piece in iterator:
+                if not pipe.feed(_as_bytes(piece)):
+                    return
+        finally:
+            _close(iterator)
+    except BaseException as error:  # whatever the caller's code raises belongs to the thread that waits (L5)
+        pipe.fail(error)
+    else:
+        pipe.finish()
+
+
+def _close(iterator: Iterator[Any]) -> None:
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
+
+
+def _as_bytes(piece: Any) -> bytes | memoryview:
+    if isinstance(piece, bytes):
+        return piece
+    if isinstance(piece, str):
+        raise LocalProtocolError("the body gave str where bytes are needed: encode it, or open the file in binary mode")
+    try:
+        # A copy: the caller may reuse its buffer for the next piece while this one still waits for the wire.
+        return bytes(memoryview(piece))
+    except TypeError:
+        raise LocalProtocolError(f"the body gave {type(piece).__name__} where bytes are needed") from None
+
+
+def make_source(content: Any) -> Source | None:
+    """The source for what the caller gave as ``content``: bytes-like, str (as UTF-8), a binary file, or an iterable.
+
+    None for no body. Raises LocalProtocolError for everything else.
+    """
+    if content is None:
+        return None
+    if isinstance(content, bytes):
+        return BytesSource(content)
+    if isinstance(content, str):
+        return BytesSource(content.encode())
+    if isinstance(content, (bytearray, memoryview)):
+        return BytesSource(bytes(content))
+    if hasattr(content, "read"):
+        return _file_source(content)
+    if isinstance(content, Iterable):
+        return _iterable_source(content)
+    raise LocalProtocolError(
+        f"content must be bytes, str, a binary file or an iterable of bytes, not {type(content).__name__}"
+    )
+
+
+def _iterable_source(content: Iterable[Any]) -> Source:
+    if isinstance(content, dict):
+        raise LocalProtocolError("content must not be a dict: use data= for a form or json= for JSON")
+    return StreamSource(lambda: iter(content), length_bytes=None, replayable=not isinstance(content, Iterator))
+
+
+def _file_source(file: Any) -> Source:
+    try:
+        start = file.tell()
+        file.seek(0, os.SEEK_END)
+        length = file.tell() - start
+        file.seek(start)
+    except (AttributeError, OSError, ValueError):
+        # A pipe, a socket's file, an object with read() alone.
+        return StreamSource(lambda: _read_pieces(file), length_bytes=None, replayable=False)
+
+    def from_start() -> Iterator[Any]:
+        file.seek(start)
+        return _read_pieces(file)
+
+    return StreamSource(from_start, length_bytes=max(length, 0), replayable=True)
+
+
+def _read_pieces(file: Any) -> Iterator[Any]:
+    while piece := file.read(FILE_PIECE_BYTES):
+        yield piece

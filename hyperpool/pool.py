@@ -1,0 +1,302 @@
+"""ConnectionPool: which loop serves which origin.
+
+The pool is a dictionary with a lock around it (dictionary operations only, L4 in spirit: nobody waits for I/O there).
+Loops do not know the pool: one that has ended is noticed by its closed inbox, and the request goes to a successor (L2).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
+from hyperpool.handoff.exchange import Exchange, ResponseFuture
+from hyperpool.handoff.inbox import InboxClosed
+from hyperpool.handoff.loop_thread import on_loop_thread
+from hyperpool.handoff.messages import Close, Prewarm, Retire, Submit
+from hyperpool.handoff.source import make_source
+from hyperpool.protocol.fields import prepare_head
+from hyperpool.values import Limits, Request, Route, TlsSettings, parse_url
+
+if TYPE_CHECKING:
+    from hyperpool.engine.loop import OriginLoop, OriginStats
+    from hyperpool.engine.resolve import Resolver
+    from hyperpool.engine.trust import TlsConfig
+
+# A loop may end between the look-up and the put; a fresh one cannot, so the second try succeeds but for a close.
+_TRIES = 8
+# How long answers are waited for when the interpreter exits with requests under way.
+_EXIT_GRACE_S = 0.5
+
+_pools: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
+
+
+class PoolStats(NamedTuple):
+    """What a pool is doing. Immutable. ``origins`` maps "https://host" to its own figures."""
+
+    origins: dict[str, OriginStats]
+    threads: int
+    connections: int
+    open_streams: int
+    queued: int
+
+
+class ConnectionPool:
+    """Connections to any number of origins, for any number of threads.
+
+    Shared; guarded by _lock. One I/O thread per origin, named ``hyperpool <origin>``, made on first use; it ends by
+    itself when the origin has been idle for ``Limits.idle_s``. ``verify``, ``cert``, ``http1``, ``http2`` and
+    ``trust_env`` are as in `Client`. Making a pool opens nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        verify: Any = True,
+        cert: Any = None,
+        http1: bool = True,
+        http2: bool = True,
+        trust_env: bool = True,
+    ) -> None:
+        if not (http1 or http2):
+            raise ValueError("http1=False and http2=False leave nothing to speak")
+        self.limits = limits if limits is not None else Limits()
+        self._tls = TlsSettings(verify, cert, trust_env)
+        self._versions = (http1, http2)
+        self._begin()
+        _pools.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._closed = False
+        self._loops: OrderedDict[Route, OriginLoop] = OrderedDict()
+        self._threads: dict[threading.Thread, OriginLoop] = {}
+        self._tls_configs: dict[TlsSettings, TlsConfig] = {}
+        self._resolver: Resolver | None = None
+        # A forgotten pool closes its loops; the finalizer must not hold the pool, so it holds the dictionary.
+        self._finalizer = weakref.finalize(self, _close_loops, self._threads)
+        self._finalizer.atexit = False
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request, *, stream: bool = False, made_at: str = "") -> ResponseFuture:
+        """Begin a request; its Future. Never blocks on the network.
+
+        The Future resolves with the whole response, or at its head where ``stream`` is true. Raises PoolClosed,
+        PoolFull (too many origins), InvalidURL, and LocalProtocolError for what HTTP does not allow: nothing was sent
+        then. Every other fault is the Future's.
+        """
+        url = parse_url(request.url)
+        source = make_source(request.content)
+        body_bytes = 0 if source is None else source.length_bytes
+        head = prepare_head(method=request.method, url=url, headers=request.headers, body_bytes=body_bytes)
+        exchange = Exchange(
+            request,
+            head,
+            source=source,
+            streamed=stream,
+            submitted_at=time.monotonic(),
+            origin=str(url.origin),
+            limits=self.limits,
+            made_at=made_at,
+        )
+        future = exchange.future
+        assert future is not None
+        self._put(Route(url.origin, self._tls, *self._versions), exchange, Submit(exchange))
+        return future
+
+    def prewarm(self, origin: str, connections: int = 1) -> None:
+        """Open connections to an origin ("https://host:port") before they are needed. Does not block.
+
+        A failure shows in nothing but `stats`: the first request will meet it again and say so.
+        """
+        route = Route(parse_url(origin).origin, self._tls, *self._versions)
+        self._put(route, None, Prewarm(connections))
+
+    def _put(self, route: Route, exchange: Exchange | None, message: Any) -> None:
+        for _ in range(_TRIES):
+            loop = self._loop_for(route)
+            if exchange is not None:
+                exchange.inbox = loop.inbox
+            try:
+                return loop.inbox.put(message)
+            except InboxClosed:
+                self._forget(route, loop)
+        raise PoolClosed(f"the loop of {route.origin} keeps ending", origin=str(route.origin))
+
+    # -- loops -----------------------------------------------------------------------------------------------------
+
+    def _loop_for(self, route: Route) -> OriginLoop:
+        with self._lock:
+            self._check_open_locked(route)
+            loop = self._loops.get(route)
+            if loop is not None:
+                self._loops.move_to_end(route)
+                return loop
+        return self._add_loop(route, self._build_loop(route))
+
+    def _build_loop(self, route: Route) -> OriginLoop:
+        # Imported here: h2, h11 and OpenSSL are loaded by the first request, not by `import hyperpool`.
+        from hyperpool.engine.dialler import DialThreads
+        from hyperpool.engine.loop import OriginLoop
+
+        dialer = DialThreads(route, tls_config=self._tls_config(route.tls), resolver=self._shared_resolver())
+        return OriginLoop(route, self.limits, dialer)
+
+    def _add_loop(self, route: Route, made: OriginLoop) -> OriginLoop:
+        """Install a loop, unless another thread was faster; its thread runs when this returns."""
+        error: HyperpoolError | None = None
+        with self._lock:
+            loop = self._loops.get(route)
+            if loop is None:
+                try:
+                    self._start_locked(route, made)
+                except HyperpoolError as refused:
+                    error = refused
+        if loop is None and error is None:
+            return made
+        made.discard(error or PoolClosed("not needed"))
+        if error is not None:
+            raise error
+        assert loop is not None
+        return loop
+
+    def _start_locked(self, route: Route, loop: OriginLoop) -> None:
+        self._check_open_locked(route)
+        self._make_room_locked(route)
+        thread = threading.Thread(target=loop.run, name=f"hyperpool {route.origin}", daemon=True)
+        try:
+            # Under the lock, so that whoever finds the loop finds it running: `close` could not join it otherwise.
+            thread.start()
+        except RuntimeError as cause:
+            where = str(route.origin)
+            raise HyperpoolError(f"no I/O thread for {where} could be started: {cause}", origin=where) from cause
+        self._loops[route] = loop
+        self._threads[thread] = loop
+
+    def _check_open_locked(self, route: Route) -> None:
+        if self._closed:
+            raise PoolClosed("this pool or client was closed: make a new one", origin=str(route.origin))
+
+    def _make_room_locked(self, route: Route) -> None:
+        """At ``max_origins``, retire the origin that has been idle for longest."""
+        for thread in [thread for thread in self._threads if not thread.is_alive()]:
+            del self._threads[thread]
+        for known in [known for known, loop in self._loops.items() if loop.ended]:
+            del self._loops[known]
+        if len(self._loops) < self.limits.max_origins:
+            return
+        idle = next((known for known, loop in self._loops.items() if loop.stats.idle), None)
+        if idle is None:
+            raise PoolFull(
+                f"all {self.limits.max_origins:,} origins are busy: raise Limits.max_origins, or ask fewer at a time",
+                origin=str(route.origin),
+            )
+        try:
+            self._loops.pop(idle).inbox.put(Retire())
+        except InboxClosed:
+            return  # it has ended just now, which makes the same room
+
+    def _forget(self, route: Route, loop: OriginLoop) -> None:
+        with self._lock:
+            if self._loops.get(route) is loop:
+                del self._loops[route]
+
+    def _tls_config(self, settings: TlsSettings) -> TlsConfig:
+        from hyperpool.engine.trust import TlsConfig
+
+        with self._lock:
+            return self._tls_configs.setdefault(settings, TlsConfig(settings))
+
+    def _shared_resolver(self) -> Resolver:
+        from hyperpool.engine.resolve import Resolver
+
+        with self._lock:
+            if self._resolver is None:
+                self._resolver = Resolver(ttl_s=self.limits.dns_ttl_s)
+            return self._resolver
+
+    # -- looking at it, and its end --------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        with self._lock:
+            return self._closed
+
+    def stats(self) -> PoolStats:
+        """A snapshot of what is going on: each loop's own is consistent. Cheap, from any thread, never blocks."""
+        with self._lock:
+            alive = [loop for thread, loop in self._threads.items() if thread.is_alive()]
+        each = [loop.stats for loop in alive]
+        return PoolStats(
+            origins={one.origin: one for one in each},
+            threads=len(alive),
+            connections=sum(one.connections for one in each),
+            open_streams=sum(one.open_streams for one in each),
+            queued=sum(one.queued for one in each),
+        )
+
+    def close(self, *, grace_s: float = 1.0) -> None:
+        """Take no new requests, give those under way ``grace_s`` seconds, then end them with PoolClosed.
+
+        Returns when no thread and no socket of the pool is left; called by a done-callback, which runs on an I/O
+        thread, it returns at once and the rest follows. May be called again, from any thread.
+        """
+        with self._lock:
+            self._closed = True
+            self._loops.clear()
+            threads = list(self._threads)
+        _close_loops(self._threads, grace_s=grace_s)
+        if not on_loop_thread():
+            for thread in threads:
+                thread.join()
+
+    def __enter__(self) -> ConnectionPool:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        stats = self.stats()
+        state = "closed" if self._closed else "open"
+        return f"<ConnectionPool {state} origins={len(stats.origins)} connections={stats.connections}>"
+
+    def _start_anew_in_child(self) -> None:
+        """After a fork: the parent's threads are not here, and its sockets are not ours to write to."""
+        loops = list(self._threads.values())
+        self._finalizer.detach()
+        self._begin()
+        for loop in loops:
+            loop.abandon_in_child()
+
+
+def _close_loops(threads: dict[threading.Thread, OriginLoop], *, grace_s: float = 0.0) -> None:
+    grace_at = time.monotonic() + grace_s
+    for loop in list(threads.values()):
+        try:
+            loop.inbox.put(Close(grace_at))
+        except InboxClosed:
+            continue  # it has ended by itself
+
+
+def _close_at_exit() -> None:
+    for pool in list(_pools):
+        pool.close(grace_s=_EXIT_GRACE_S)
+
+
+def _start_anew_in_child() -> None:
+    for pool in list(_pools):
+        pool._start_anew_in_child()
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew_in_child)

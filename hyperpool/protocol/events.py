@@ -1,0 +1,142 @@
+"""What a codec reports: one class per thing that a peer can say, the same for HTTP/2 and HTTP/1.1.
+
+Pure values. ``stream_id`` is the HTTP/2 stream; the HTTP/1.1 codec numbers its exchanges 1, 2, 3, … in the same place,
+so that everything above handles both alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Union
+
+if TYPE_CHECKING:
+    from hyperpool.errors import HyperpoolError
+
+Fields = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request head that has passed every check of `fields`. Immutable.
+
+    ``fields`` keep the caller's order and spelling; the HTTP/2 codec lowers the names. ``body_bytes``: declared length
+    of the body, None when it is unknown, 0 when there is none.
+    """
+
+    method: bytes
+    scheme: bytes
+    authority: bytes
+    target: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+    body_bytes: int | None = 0
+
+
+@dataclass(slots=True)
+class Head:
+    """The final response head (RFC 9110 15.1)."""
+
+    stream_id: int
+    status: int
+    fields: Fields
+    reason: bytes = b""
+    http_version: str = "HTTP/2"
+
+
+@dataclass(slots=True)
+class Interim:
+    """A 1xx head (RFC 9110 15.2)."""
+
+    stream_id: int
+    status: int
+    fields: Fields
+
+
+@dataclass(slots=True)
+class Data:
+    """A piece of body. ``flow_bytes`` is what it cost of the windows, padding included (RFC 9113 6.9.1)."""
+
+    stream_id: int
+    data: bytes
+    flow_bytes: int
+
+
+@dataclass(slots=True)
+class Trailers:
+    """The trailer section (RFC 9110 6.5)."""
+
+    stream_id: int
+    fields: Fields
+
+
+@dataclass(slots=True)
+class End:
+    """The response is complete."""
+
+    stream_id: int
+
+
+@dataclass(slots=True)
+class Reset:
+    """The peer reset the stream (RFC 9113 6.4)."""
+
+    stream_id: int
+    code: int
+
+
+@dataclass(slots=True)
+class GoAway:
+    """The peer takes no new streams (RFC 9113 6.8)."""
+
+    last_stream_id: int
+    code: int
+    debug: bytes
+
+
+@dataclass(slots=True)
+class PeerSettings:
+    """The peer's SETTINGS changed: limits and windows are to be read anew (RFC 9113 6.5)."""
+
+
+@dataclass(slots=True)
+class WindowOpened:
+    """The peer granted credit (RFC 9113 6.9). ``stream_id`` 0 is the connection."""
+
+    stream_id: int
+
+
+@dataclass(slots=True)
+class Pong:
+    """The peer answered our PING (RFC 9113 6.7)."""
+
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Broken:
+    """One message is malformed (RFC 9113 8.1.1): its stream is to be reset, the connection may go on."""
+
+    stream_id: int
+    error: HyperpoolError
+
+
+Event = Union[Head, Interim, Data, Trailers, End, Reset, GoAway, PeerSettings, WindowOpened, Pong, Broken]
+
+
+class Codec(Protocol):
+    """One connection's protocol machine: bytes in, events out; requests in, bytes out.
+
+    Owned by the loop thread. `receive` never raises: what went wrong stands in ``failure`` after the events that came
+    before it were returned, so that a complete response is not lost to the garbage behind it.
+    """
+
+    failure: HyperpoolError | None
+
+    def open(self, head: RequestHead, *, end: bool) -> int: ...
+
+    def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None: ...
+
+    def receive(self, data: bytes) -> list[Event]: ...
+
+    def receive_eof(self) -> list[Event]: ...
+
+    def data_to_send(self) -> bytes: ...

@@ -1,0 +1,362 @@
+"""The rules for request heads and response fields, as pure functions.
+
+`prepare_head` runs in the caller's thread, before a connection is even chosen: what it lets through, both codecs can
+write as it stands, on HTTP/2 and HTTP/1.1 alike, and what it refuses never reaches a socket. It is the one place where
+request smuggling and header injection are stopped, so it refuses where others repair.
+
+Framing (Content-Length, Transfer-Encoding) and routing (Host, :authority) are ours: a caller may state them, and is
+then held to them, but never gets two of them or a contradiction onto the wire.
+
+Never here: I/O, state, codec machines. hpack is imported on first use only.
+
+Speed: one call per request stands on the hot path. Names repeat and are remembered (`_name`); values are secrets as
+often as not and are never remembered, they pay one check each.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from hyperpool.errors import LocalProtocolError, RemoteProtocolError
+from hyperpool.protocol.events import Fields, RequestHead
+from hyperpool.values import Origin, Url
+
+# RFC 9110 9.2.1 and 9.2.2. Methods are case-sensitive (9.1): "get" is neither.
+SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+IDEMPOTENT = SAFE | {"PUT", "DELETE"}
+
+# RFC 9113 8.2.2: they speak about an HTTP/1.1 connection and make an HTTP/2 message malformed.
+CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+
+# RFC 9110 8.6: a user agent should send Content-Length: 0 where the method anticipates content.
+_ANTICIPATES_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
+
+# RFC 7541 7.1.3. Cookies below 20 bytes: the limit that Firefox, nghttp2 and h2 use; longer ones cannot be guessed
+# through the size of a compressed block, and indexing them is where HPACK gains most.
+_NEVER_INDEXED = frozenset({b"authorization", b"proxy-authorization"})
+_SHORT_COOKIE_BYTES = 20
+
+# 18 digits are an exabyte less one; int() of a longer one is quadratic, and refused by CPython beyond 4,300.
+_LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 5.6.2
+_LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch  # RFC 9113 8.2.1
+_NOT_TCHAR = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
+_NOT_FIELD_CHAR = re.compile(rb"[^\t -~\x80-\xff]").search  # RFC 9110 5.5
+_TARGET = re.compile(r"/[!\"$-~]*").fullmatch  # RFC 9112 3.2.1; a fragment never leaves the client (RFC 9110 4.2.5)
+_NOT_TARGET_CHAR = re.compile(r"[^!\"$-~]").search
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?").fullmatch  # RFC 3986 3.2
+
+# Responses: what a recipient must not let through (RFC 9110 5.5, RFC 9113 8.2.1). Other controls are invalid as well,
+# but may be kept for robustness, and real servers set cookies with \x01 in them (python-hyper/h11#57).
+_RESPONSE_VALUE = re.compile(rb"(?![ \t])[^\0\r\n]*(?<![ \t])").fullmatch
+
+
+def prepare_head(
+    *, method: str, url: Url, headers: Iterable[tuple[str | bytes, str | bytes]], body_bytes: int | None
+) -> RequestHead:
+    """Check a request and bring it into the form that both codecs write. Blocks: no.
+
+    ``url.target`` may be "*" for OPTIONS (RFC 9112 3.2.4). ``body_bytes``: length of the body, 0 when there is none,
+    None when it is unknown; a Content-Length that the caller declares for an unknown length is believed, and the codec
+    will hold the body to it.
+
+    Raises LocalProtocolError for everything that must not be written; its text says what to change.
+    """
+    try:
+        verb = _method(method)
+        target = _target(url.target, verb)
+        scheme, authority = _scheme_and_authority(url.origin.scheme, url.origin.host, url.origin.port)
+        draft = _Draft()
+        for name, value in headers:
+            spelling, rule = _name(name)
+            octets = _value(name, value)
+            if rule is None:
+                draft.fields.append((spelling, octets))
+            else:
+                rule(draft, spelling, octets)
+        body_bytes = _frame(draft, verb, body_bytes)
+    except LocalProtocolError as error:
+        error.origin = str(url.origin)
+        raise
+    return RequestHead(verb, scheme, draft.authority or authority, target, tuple(draft.fields), body_bytes)
+
+
+def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
+    """The field list of a HEADERS frame (RFC 9113 8.3.1): pseudo-headers first, names in lower case.
+
+    Drops Host, which :authority replaces, and what is specific to an HTTP/1.1 connection (8.2.2). Secrets are
+    ``hpack.NeverIndexedHeaderTuple``, so that no intermediary's table keeps them.
+    """
+    fields = [
+        (b":method", head.method),
+        (b":scheme", head.scheme),
+        (b":authority", head.authority),
+        (b":path", head.target),
+    ]
+    for name, value in head.fields:
+        lower, wrap = _h2_name(name)
+        if wrap is not None:
+            fields.append(wrap(lower, value))
+    return fields
+
+
+def parse_status(value: bytes) -> int:
+    """Read a status code: three digits, 100 to 999 (RFC 9110 15). Raises RemoteProtocolError for anything else.
+
+    Codes of 600 and above are invalid, but are handed on as a 5xx would be: some servers invent them (999 is seen).
+    """
+    if len(value) != 3 or not value.isdigit() or value[0] == 0x30:
+        raise _remote(f"the status code {_short(value)} is not three digits from 100 to 999 (RFC 9110 15)")
+    return int(value)
+
+
+def check_response_fields(fields: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse response fields that no client may pass on: for heads (pseudo-headers taken out) and trailers.
+
+    Names must be lower-case tokens, values free of CR, LF, NUL and blanks at either end (RFC 9113 8.2.1).
+    Raises RemoteProtocolError. Connection-specific names are HTTP/2's own matter: see `CONNECTION_SPECIFIC`.
+    """
+    for name, value in fields:
+        if not _LOWER_TOKEN(name):
+            raise _remote(f"the field name {_short(name)} is not allowed in a response (RFC 9113 8.2.1)")
+        if not _RESPONSE_VALUE(value):
+            raise _remote(f"field {_short(name)}: CR, LF, NUL or a blank at an end of its value (RFC 9110 5.5)")
+
+
+def body_forbidden(method: str, status: int) -> bool:
+    """Whether a response never has content, whatever its fields say (RFC 9110 6.4.1)."""
+    return method == "HEAD" or status < 200 or status in (204, 304)
+
+
+# --- the parts of a request head -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What the rules for single fields find out about one request.
+
+    Owned by the one call of `prepare_head` that made it.
+    """
+
+    fields: list[tuple[bytes, bytes]]
+    authority: bytes | None
+    declared_bytes: int | None
+    chunked: bool
+
+    def __init__(self) -> None:
+        self.fields = []
+        self.authority = self.declared_bytes = None
+        self.chunked = False
+
+
+_Rule = Callable[[_Draft, bytes, bytes], None]
+
+
+@functools.lru_cache(maxsize=256)
+def _method(method: str) -> bytes:
+    octets = method.encode("latin-1", "replace") if isinstance(method, str) else b""
+    if not _TOKEN(octets):
+        raise _local(f"method {method!r}: not a token; methods are words such as GET or POST (RFC 9110 5.6.2)")
+    if octets == b"CONNECT":
+        raise _local("method 'CONNECT': opens a tunnel, not a request; give `proxy=` instead (RFC 9110 9.3.6)")
+    return octets
+
+
+def _target(target: str, verb: bytes) -> bytes:
+    if _TARGET(target) or (target == "*" and verb == b"OPTIONS"):
+        return target.encode("ascii")
+    if bad := _NOT_TARGET_CHAR(target):
+        raise _local(f"target: {bad[0]!r} at position {bad.start()} is not allowed; percent-encode it (RFC 3986 2.1)")
+    raise _local(f"target {target[:80]!r}: must begin with '/', or be '*' with OPTIONS (RFC 9112 3.2)")
+
+
+@functools.lru_cache(maxsize=1024)
+def _scheme_and_authority(scheme: str, host: str, port: int) -> tuple[bytes, bytes]:
+    # A zone identifier means something on this machine only and is not sent (RFC 6874 4).
+    host = host.partition("%")[0] if ":" in host else host
+    authority = Origin(scheme, host, port).authority.encode("latin-1", "replace")
+    if not _AUTHORITY(authority):
+        raise _local(f"host {host!r}: not a host name; write it in ASCII, IDNA-encoded if need be (RFC 3986 3.2.2)")
+    return scheme.encode("ascii"), authority
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(name: str | bytes) -> tuple[bytes, _Rule | None]:
+    """A name as it is written, and the rule for it if it has one; remembered, since programs use few names."""
+    octets = name.encode("latin-1", "replace") if isinstance(name, str) else name
+    if not isinstance(octets, bytes):
+        raise _local(f"header name {name!r}: give str or bytes, not {type(name).__name__} (RFC 9110 5.1)")
+    if octets[:1] == b":":
+        raise _local(f"header {name!r}: pseudo-headers come from method and URL; leave it out (RFC 9113 8.3)")
+    # "replace" writes "?", which is no tchar either: both kinds of wrong character end here.
+    if bad := _NOT_TCHAR(octets):
+        raise _local(f"header name {name!r}: {name[bad.start()]!r} is not allowed in a name (RFC 9110 5.6.2)")
+    if not octets:
+        raise _local("header name '': a name has at least one character (RFC 9110 5.1)")
+    return octets, _RULES.get(octets.lower())
+
+
+def _value(name: str | bytes, value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        # Two C calls answer for nearly all values; the regular expression is three times as dear.
+        if value.isascii() and value.isprintable():
+            return value.strip(" ").encode("ascii")
+        octets = _latin_1(name, value)
+    elif isinstance(value, bytes):
+        octets = value
+    else:
+        raise _local(f"header {name!r}: give the value as str or bytes, not {type(value).__name__} (RFC 9110 5.5)")
+    octets = octets.strip(b" \t")
+    if bad := _NOT_FIELD_CHAR(octets):
+        _refuse_value(name, bad[0].decode("latin-1"), bad.start(), "remove it")
+    return octets
+
+
+def _latin_1(name: str | bytes, value: str) -> bytes:
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError as error:
+        _refuse_value(name, value[error.start], error.start, "encode the value yourself and give bytes")
+
+
+def _refuse_value(name: str | bytes, character: str, position: int, remedy: str) -> NoReturn:
+    # Never the whole value: it may be a credential, and messages end in logs.
+    where = f"{character!r} at position {position} of the value"
+    raise _local(f"header {name!r}: {where} is not allowed; {remedy} (RFC 9110 5.5)")
+
+
+# --- the rules for single fields -------------------------------------------------------------------------------------
+
+
+def _host(draft: _Draft, name: bytes, value: bytes) -> None:
+    if draft.authority is not None:
+        raise _local("header 'Host': given twice; keep one (RFC 9112 3.2)")
+    if not _AUTHORITY(value):
+        raise _local(f"header 'Host': {_short(value)} is not host or host:port (RFC 9110 7.2)")
+    draft.authority = value
+
+
+def _content_length(draft: _Draft, name: bytes, value: bytes) -> None:
+    if draft.declared_bytes is not None:
+        raise _local("header 'Content-Length': given twice; keep one, or none: it is added for you (RFC 9110 8.6)")
+    if not _LENGTH(value):
+        raise _local(f"header 'Content-Length': {_short(value)} is not a number of bytes (RFC 9110 8.6)")
+    draft.declared_bytes = int(value)
+    draft.fields.append((name, b"%d" % draft.declared_bytes))
+
+
+def _transfer_encoding(draft: _Draft, name: bytes, value: bytes) -> None:
+    if value.lower() != b"chunked" or draft.chunked:
+        raise _local(f"header 'Transfer-Encoding': {_short(value)} cannot be sent; leave it out (RFC 9112 6.1)")
+    draft.chunked = True
+
+
+def _connection(draft: _Draft, name: bytes, value: bytes) -> None:
+    for option in value.lower().split(b","):
+        if option.strip() not in (b"close", b"keep-alive", b"te", b""):
+            what = "only 'close' and 'keep-alive' can be asked for"
+            raise _local(f"header 'Connection': option {_short(option)} is not allowed; {what} (RFC 9110 7.6.1)")
+    draft.fields.append((name, value))
+
+
+def _te(draft: _Draft, name: bytes, value: bytes) -> None:
+    if value.lower() != b"trailers":
+        raise _local(f"header 'TE': {_short(value)} is not possible; only 'trailers' is (RFC 9113 8.2.2)")
+    # RFC 9110 10.1.4: on HTTP/1.1 it must be named as a connection option; HTTP/2 drops that again.
+    draft.fields += ((name, value), (b"Connection", b"TE"))
+
+
+def _upgrade(draft: _Draft, name: bytes, value: bytes) -> None:
+    raise _local(f"header 'Upgrade': cannot switch to {_short(value)} on a shared connection (RFC 9110 7.8)")
+
+
+def _drop(draft: _Draft, name: bytes, value: bytes) -> None:
+    """Connection bookkeeping of HTTP/1.0 times, which libraries set by habit: ours, and no loss."""
+
+
+_RULES: dict[bytes, _Rule] = {
+    b"host": _host,
+    b"content-length": _content_length,
+    b"transfer-encoding": _transfer_encoding,
+    b"connection": _connection,
+    b"te": _te,
+    b"upgrade": _upgrade,
+    b"keep-alive": _drop,
+    b"proxy-connection": _drop,
+}
+
+
+def _frame(draft: _Draft, verb: bytes, body_bytes: int | None) -> int | None:
+    """Settle the length of the body (RFC 9112 6.2, 6.3), and declare it where nobody has yet."""
+    declared = draft.declared_bytes
+    if declared is None:
+        if body_bytes or (body_bytes is not None and verb in _ANTICIPATES_CONTENT):
+            draft.fields.append((b"Content-Length", b"%d" % body_bytes))
+        return body_bytes
+    if draft.chunked:
+        raise _local("headers 'Content-Length' and 'Transfer-Encoding' exclude each other; leave out one (RFC 9112 6.2)")
+    if body_bytes is not None and body_bytes != declared:
+        what = f"{declared} declared, but the body has {body_bytes} bytes"
+        raise _local(f"header 'Content-Length': {what}; leave it out, it is added for you (RFC 9110 8.6)")
+    return declared
+
+
+# --- small parts -----------------------------------------------------------------------------------------------------
+
+_Wrap = Callable[[bytes, bytes], Any]
+
+
+@functools.lru_cache(maxsize=1024)
+def _h2_name(name: bytes) -> tuple[bytes, _Wrap | None]:
+    """The name in HTTP/2's form, and what makes a field of it; None where HTTP/2 has no such field."""
+    lower = name.lower()
+    if lower in CONNECTION_SPECIFIC or lower == b"host":
+        return lower, None
+    if lower in _NEVER_INDEXED:
+        return lower, _never_indexed
+    return lower, _cookie if lower == b"cookie" else _plain
+
+
+def _plain(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    return name, value
+
+
+def _never_indexed(name: bytes, value: bytes) -> Any:
+    from hpack import NeverIndexedHeaderTuple
+
+    return NeverIndexedHeaderTuple(name, value)
+
+
+def _cookie(name: bytes, value: bytes) -> Any:
+    return _never_indexed(name, value) if len(value) < _SHORT_COOKIE_BYTES else (name, value)
+
+
+def _short(octets: bytes) -> str:
+    return repr(octets[:80])
+
+
+def _local(message: str) -> LocalProtocolError:
+    return LocalProtocolError(message, processed="no")
+
+
+def _remote(message: str) -> RemoteProtocolError:
+    # "maybe": the server answered, so it has seen the request.
+    return RemoteProtocolError(message, processed="maybe")
+
+
+__all__ = [
+    "CONNECTION_SPECIFIC",
+    "IDEMPOTENT",
+    "SAFE",
+    "Fields",
+    "body_forbidden",
+    "check_response_fields",
+    "head_fields_for_h2",
+    "parse_status",
+    "prepare_head",
+]

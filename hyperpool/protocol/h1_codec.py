@@ -1,0 +1,192 @@
+"""HTTP/1.1 as bytes: h11's machine with our events around it. No socket, no thread, no clock.
+
+h11 is the machine. Where it is lenient (RFC 9112 2.2 to 7.1 allow a recipient to be, and response splitting lives in
+that room), the head is judged here before h11 sees it. Exchanges are numbered 1, 2, 3, … in place of stream ids.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import h11
+
+from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError
+from hyperpool.protocol import events as ours
+from hyperpool.protocol.fields import parse_status
+
+# More 1xx heads than this for one request are a flood (RFC 9110 15.2 sets no bound; Go allows 5 without progress).
+MAX_INTERIM = 100
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
+_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
+_CODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+_BEGINNING = b"HTTP/1."
+_HEAD_END = b"\r\n\r\n"
+
+
+class H1Codec:
+    """One HTTP/1.1 connection's client side.
+
+    Owned by the loop thread (L1). `receive` never raises: see `events.Codec`.
+    """
+
+    def __init__(self, *, max_header_bytes: int = 64 << 10) -> None:
+        self.failure: HyperpoolError | None = None
+        self._max_header_bytes = max_header_bytes
+        self._machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_header_bytes)
+        self._out: list[bytes | memoryview] = []
+        self._exchange = 0
+        self._busy = False
+        self._head: bytearray | None = None
+        self._interim = 0
+        self._body_bytes = 0
+        self._http_version = "HTTP/1.1"
+
+    # -- what we send ----------------------------------------------------------------------------------------------
+
+    def open(self, head: ours.RequestHead, *, end: bool) -> int:
+        """Send a request head; the number of its exchange. The exchange before it has ended (see ``reusable``)."""
+        if self._exchange:
+            self._machine.start_next_cycle()
+        fields = [(b"Host", head.authority), *head.fields]
+        if head.body_bytes is None and not end:
+            fields.append((b"Transfer-Encoding", b"chunked"))
+        self._send(h11.Request(method=head.method, target=head.target, headers=fields))
+        self._exchange += 1
+        self._busy = True
+        self._head = bytearray()
+        self._interim = self._body_bytes = 0
+        if end:
+            self._send(h11.EndOfMessage())
+        return self._exchange
+
+    def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
+        """Send a piece of body. Raises LocalProtocolError where it is longer or shorter than was declared."""
+        assert stream_id == self._exchange, "HTTP/1.1 carries one exchange at a time"
+        if data:
+            self._send(h11.Data(data=data))  # type: ignore[arg-type]  # passed through to the wire as it is
+        if end:
+            self._send(h11.EndOfMessage())
+
+    def _send(self, event: Any) -> None:
+        try:
+            self._out += self._machine.send_with_data_passthrough(event) or ()
+        except h11.LocalProtocolError as error:
+            raise LocalProtocolError(f"this request cannot be sent over HTTP/1.1: {error}") from error
+
+    def data_to_send(self) -> bytes:
+        """Everything that waits for the wire."""
+        parts, self._out = self._out, []
+        return b"".join(parts)
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the connection can carry another exchange (RFC 9112 9.3): both sides are done, and neither closes."""
+        machine = self._machine
+        return not self.failure and machine.our_state is h11.DONE and machine.their_state is h11.DONE
+
+    # -- what we receive -------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[ours.Event]:
+        """Events of these bytes. An error stands in ``failure``, after the events that came before it."""
+        events: list[ours.Event] = []
+        try:
+            while data and self.failure is None:
+                data = self._receive_some(data, events)
+        except h11.RemoteProtocolError as error:
+            self._fail(f"the server broke HTTP/1.1: {error}", error)
+        except RemoteProtocolError as error:
+            self.failure = error
+        return events
+
+    def _receive_some(self, data: bytes, events: list[ours.Event]) -> bytes:
+        """Act on the next part of the bytes; what is left of them."""
+        if not self._busy:
+            self._fail("the server sent bytes that nobody had asked for")
+            return b""
+        if self._head is None:
+            self._feed(data, events)
+            return b""
+        before = len(self._head)
+        self._head += data
+        end = self._head.find(_HEAD_END, max(0, before - len(_HEAD_END) + 1))
+        self._check_head(end)
+        if end < 0:
+            return b""
+        end += len(_HEAD_END)
+        head, rest = bytes(self._head[:end]), bytes(self._head[end:])
+        self._head = bytearray()
+        self._feed(head, events)
+        return rest
+
+    def _check_head(self, end: int) -> None:
+        """Refuse what h11 would let pass: RFC 9112 2.2 (bare LF, bare CR), 4 (status line), 6.1 and 6.3 (framing)."""
+        assert self._head is not None
+        size = len(self._head) if end < 0 else end
+        if size > self._max_header_bytes:
+            raise RemoteProtocolError(f"the response head has more than {self._max_header_bytes:,} bytes")
+        head = self._head if end < 0 else self._head[: end + 2]
+        if bad := _BARE_LINE_END.search(head):
+            raise RemoteProtocolError(f"{bytes(bad[0])!r} alone ends no line of a response head (RFC 9112 2.2)")
+        if not _BEGINNING.startswith(head[: len(_BEGINNING)]) or (b"\r\n" in head and not _STATUS_LINE.match(head)):
+            line = bytes(head[:40])
+            raise RemoteProtocolError(f"a response cannot begin with {line!r}: is this HTTP/1.1? (RFC 9112 4)")
+        if end >= 0 and _CODING.search(head) and (_LENGTH.search(head) or head.startswith(b"HTTP/1.0")):
+            raise RemoteProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0 (RFC 9112 6.1, 6.3)")
+
+    def _feed(self, data: bytes, events: list[ours.Event]) -> None:
+        self._machine.receive_data(data)
+        while self._busy:
+            event = self._machine.next_event()
+            if event is h11.NEED_DATA:
+                return
+            if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+                return
+            self._translate(event, events)
+        if self._machine.trailing_data[0]:
+            self._fail("the server sent bytes behind the end of its response (RFC 9112 11.2)")
+
+    def _translate(self, event: Any, events: list[ours.Event]) -> None:
+        number = self._exchange
+        if isinstance(event, h11.Data):
+            self._body_bytes += len(event.data)
+            events.append(ours.Data(number, bytes(event.data), len(event.data)))
+        elif isinstance(event, h11.Response):
+            self._head = None
+            status = parse_status(b"%d" % event.status_code)
+            version = "HTTP/" + event.http_version.decode("ascii")
+            events.append(ours.Head(number, status, list(event.headers), bytes(event.reason), version))
+        elif isinstance(event, h11.InformationalResponse):
+            self._count_interim(event.status_code)
+            events.append(ours.Interim(number, event.status_code, list(event.headers)))
+        else:
+            if event.headers:
+                events.append(ours.Trailers(number, list(event.headers)))
+            self._busy = False
+            events.append(ours.End(number))
+
+    def _count_interim(self, status: int) -> None:
+        self._interim += 1
+        if status == 101:
+            raise RemoteProtocolError("the server switched protocols without being asked to (RFC 9110 15.2.2)")
+        if self._interim > MAX_INTERIM:
+            raise RemoteProtocolError(f"the server sent more than {MAX_INTERIM} interim responses (RFC 9110 15.2)")
+
+    def receive_eof(self) -> list[ours.Event]:
+        """The peer closed: the end of a body without framing (RFC 9112 6.3), else ``failure`` is ConnectionLost."""
+        events: list[ours.Event] = []
+        if not self._busy or self.failure is not None:
+            return events
+        try:
+            self._feed(b"", events)
+        except h11.RemoteProtocolError as error:
+            got = f"after {self._body_bytes:,} bytes of the body" if self._head is None else "before its response head"
+            self.failure = ConnectionLost(f"the server closed the connection {got}", processed="maybe")
+            self.failure.__cause__ = error
+        return events
+
+    def _fail(self, message: str, cause: BaseException | None = None) -> None:
+        self.failure = RemoteProtocolError(message)
+        self.failure.__cause__ = cause

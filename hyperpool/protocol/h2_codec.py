@@ -1,0 +1,270 @@
+"""HTTP/2 as bytes: h2's machine with our events around it. No socket, no thread, no clock.
+
+h2 is the one HTTP/2 machine; this file adds what a client needs that h2 does otherwise:
+
+- A received GOAWAY must not end the streams that the server still answers (RFC 9113 6.8), but h2 closes its whole
+  machine (python-hyper/h2 issue 1181). `_Machine` overrides that one method.
+- Events that stood before an error in the same read must reach the caller: h2 raises and loses them. `_Machine` keeps
+  each frame's events as they come.
+- Frames are judged from their first nine bytes (see `frame_guard`).
+
+Outbound header checks of h2 are off, since `fields.prepare_head` has refused all that they refuse, in the caller's
+thread (a differential test proves it). Its inbound checks stay on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+
+from hyperpool.errors import HyperpoolError, RemoteProtocolError
+from hyperpool.protocol import events as ours
+from hyperpool.protocol.fields import head_fields_for_h2, parse_status
+from hyperpool.protocol.frame_guard import FrameGuard
+
+if TYPE_CHECKING:
+    from hyperpool.values import Limits
+
+NO_ERROR = int(h2.errors.ErrorCodes.NO_ERROR)
+PROTOCOL_ERROR = int(h2.errors.ErrorCodes.PROTOCOL_ERROR)
+SETTINGS_TIMEOUT = int(h2.errors.ErrorCodes.SETTINGS_TIMEOUT)
+REFUSED_STREAM = int(h2.errors.ErrorCodes.REFUSED_STREAM)
+CANCEL = int(h2.errors.ErrorCodes.CANCEL)
+
+# RFC 9113 6.5.2's smallest value, which every peer accepts; larger frames would let one response delay the others.
+MAX_FRAME_BYTES = 1 << 14
+# h2 starts both windows with RFC 9113 6.9.2's initial value.
+INITIAL_WINDOW_BYTES = 65_535
+HIGHEST_STREAM_ID = 2**31 - 1
+
+_CONFIG = h2.config.H2Configuration(
+    client_side=True,
+    header_encoding=None,
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+)
+
+
+def error_name(code: int) -> str:
+    """The name of an HTTP/2 error code (RFC 9113 7), for messages."""
+    try:
+        return h2.errors.ErrorCodes(code).name
+    except ValueError:
+        return f"error {code}"
+
+
+class _Machine(h2.connection.H2Connection):
+    """h2's connection, tolerant of GOAWAY, and with a memory of what it heard.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(config=_CONFIG)
+        self.heard: list[h2.events.Event] = []
+
+    def _receive_frame(self, frame: Any) -> list[h2.events.Event]:
+        events = super()._receive_frame(frame)
+        self.heard += events
+        return events
+
+    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        event = h2.events.ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        event.additional_data = frame.additional_data or None
+        return [], [event]
+
+
+class H2Codec:
+    """One HTTP/2 connection's client side.
+
+    Owned by the loop thread (L1). A request takes its id, is encoded and stands in the output within one `open` (L6).
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.failure: HyperpoolError | None = None
+        self.settings_received = False
+        self._machine = machine = _Machine()
+        self._guard = FrameGuard(max_frame_bytes=MAX_FRAME_BYTES)
+        codes = h2.settings.SettingCodes
+        # Set before the preface is made, so that they stand in the first SETTINGS frame and need no second one.
+        machine.local_settings.update(
+            {
+                codes.ENABLE_PUSH: 0,
+                codes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+                codes.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
+            }
+        )
+        machine.local_settings.acknowledge()
+        machine.decoder.max_header_list_size = limits.max_header_bytes
+        machine.max_inbound_frame_size = MAX_FRAME_BYTES
+        machine.initiate_connection()
+        if limits.connection_window_bytes > INITIAL_WINDOW_BYTES:
+            machine.increment_flow_control_window(limits.connection_window_bytes - INITIAL_WINDOW_BYTES)
+
+    # -- what we send ----------------------------------------------------------------------------------------------
+
+    def open(self, head: ours.RequestHead, *, end: bool) -> int:
+        """Send a request head; the id of its stream (RFC 9113 5.1.1). The caller has seen that a slot is free."""
+        machine = self._machine
+        stream_id = machine.get_next_available_stream_id()
+        machine.send_headers(stream_id, head_fields_for_h2(head), end_stream=end)
+        return stream_id
+
+    def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
+        """Send one DATA frame, of no more than `send_capacity` bytes."""
+        self._machine.send_data(stream_id, data, end_stream=end)
+
+    def send_capacity(self, stream_id: int) -> int:
+        """Bytes that one DATA frame of this stream may carry now; 0 or less while a window is shut (RFC 9113 6.9.2)."""
+        machine = self._machine
+        return min(machine.local_flow_control_window(stream_id), machine.max_outbound_frame_size)
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Send RST_STREAM; nothing where the stream is closed already, or the whole connection has failed."""
+        if self.failure is not None:
+            return  # events from before the error are still acted on; h2 has said its last word by then
+        try:
+            self._machine.reset_stream(stream_id, code)
+        except (h2.exceptions.NoSuchStreamError, h2.exceptions.StreamClosedError):
+            return  # both ends were faster; RFC 9113 5.1 has nothing left to say on this stream
+
+    def grant(self, credit_bytes: int, stream_id: int | None = None) -> None:
+        """Send WINDOW_UPDATE for a stream, or for the connection; nothing where that is over."""
+        if self.failure is not None:
+            return
+        try:
+            self._machine.increment_flow_control_window(credit_bytes, stream_id)
+        except (KeyError, h2.exceptions.StreamClosedError):
+            return  # the peer has ended the stream: it needs no more credit
+
+    def ping(self, payload: bytes) -> None:
+        """Send PING with these 8 bytes (RFC 9113 6.7)."""
+        self._machine.ping(payload)
+
+    def go_away(self, code: int) -> None:
+        """Send GOAWAY; the connection takes nothing afterwards."""
+        self._machine.close_connection(error_code=code)
+
+    def data_to_send(self) -> bytes:
+        """Everything that waits for the wire."""
+        return self._machine.data_to_send()
+
+    # -- what the peer allows --------------------------------------------------------------------------------------
+
+    @property
+    def peer_stream_limit(self) -> int:
+        """How many streams the peer allows at a time (RFC 9113 5.1.2).
+
+        Until its SETTINGS are here this is 1: the first request goes out at once, while a burst waits for the one
+        round trip after which nobody can overrun a limit that was not known yet.
+        """
+        return self._machine.remote_settings.max_concurrent_streams if self.settings_received else 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the stream ids are used up (RFC 9113 5.1.1)."""
+        return self._machine.highest_outbound_stream_id + 2 > HIGHEST_STREAM_ID
+
+    # -- what we receive -------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[ours.Event]:
+        """Events of these bytes. An error stands in ``failure``, after the events that came before it (L5)."""
+        admitted = self._guard.admit(data)
+        self._feed(data if admitted == len(data) else data[:admitted])
+        if self.failure is None and self._guard.failure is not None:
+            self.failure = self._guard.failure
+            self.go_away(self._guard.error_code)
+        heard, self._machine.heard = self._machine.heard, []
+        events: list[ours.Event] = []
+        for event in heard:
+            translate = _TRANSLATE.get(event.__class__)
+            if translate is not None:
+                translate(self, event, events)
+        return events
+
+    def receive_eof(self) -> list[ours.Event]:
+        """The peer closed: HTTP/2 needs no event for it, since END_STREAM ends messages (RFC 9113 8.1)."""
+        return []
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self._machine.receive_data(data)
+        except h2.exceptions.ProtocolError as error:
+            self.failure = RemoteProtocolError(f"the server broke HTTP/2: {error!r}")
+            self.failure.__cause__ = error
+        except Exception as error:  # h2 and hpack have leaked ValueError, KeyError and IndexError (h2 issue 1231)
+            self.failure = RemoteProtocolError(f"the server sent what h2 cannot read: {error!r}")
+            self.failure.__cause__ = error
+
+    def _on_response(self, event: Any, events: list[ours.Event]) -> None:
+        try:
+            status, fields = _split_status(event.headers)
+        except RemoteProtocolError as error:
+            events.append(ours.Broken(event.stream_id, error))
+        else:
+            events.append(ours.Head(event.stream_id, status, fields))
+
+    def _on_interim(self, event: Any, events: list[ours.Event]) -> None:
+        try:
+            status, fields = _split_status(event.headers)
+            if status == 101:
+                raise RemoteProtocolError("the server answered 101: HTTP/2 cannot switch protocols (RFC 9113 8.6)")
+        except RemoteProtocolError as error:
+            events.append(ours.Broken(event.stream_id, error))
+        else:
+            events.append(ours.Interim(event.stream_id, status, fields))
+
+    def _on_data(self, event: Any, events: list[ours.Event]) -> None:
+        events.append(ours.Data(event.stream_id, event.data, event.flow_controlled_length))
+
+    def _on_trailers(self, event: Any, events: list[ours.Event]) -> None:
+        events.append(ours.Trailers(event.stream_id, list(event.headers)))
+
+    def _on_end(self, event: Any, events: list[ours.Event]) -> None:
+        events.append(ours.End(event.stream_id))
+
+    def _on_reset(self, event: Any, events: list[ours.Event]) -> None:
+        # h2 also reports the resets that it made itself, for frames on closed streams: those are not the peer's.
+        if event.remote_reset:
+            events.append(ours.Reset(event.stream_id, int(event.error_code)))
+
+    def _on_goaway(self, event: Any, events: list[ours.Event]) -> None:
+        events.append(ours.GoAway(event.last_stream_id, int(event.error_code), event.additional_data or b""))
+
+    def _on_settings(self, event: Any, events: list[ours.Event]) -> None:
+        self.settings_received = True
+        events.append(ours.PeerSettings())
+
+    def _on_window(self, event: Any, events: list[ours.Event]) -> None:
+        events.append(ours.WindowOpened(event.stream_id))
+
+    def _on_pong(self, event: Any, events: list[ours.Event]) -> None:
+        events.append(ours.Pong(event.ping_data))
+
+
+def _split_status(fields: list[tuple[bytes, bytes]]) -> tuple[int, ours.Fields]:
+    # h2 has seen that :status is there, alone and before the fields (RFC 9113 8.3.2).
+    return parse_status(fields[0][1]), [(name, value) for name, value in fields[1:]]
+
+
+_TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
+    h2.events.ResponseReceived: H2Codec._on_response,
+    h2.events.InformationalResponseReceived: H2Codec._on_interim,
+    h2.events.DataReceived: H2Codec._on_data,
+    h2.events.TrailersReceived: H2Codec._on_trailers,
+    h2.events.StreamEnded: H2Codec._on_end,
+    h2.events.StreamReset: H2Codec._on_reset,
+    h2.events.ConnectionTerminated: H2Codec._on_goaway,
+    h2.events.RemoteSettingsChanged: H2Codec._on_settings,
+    h2.events.WindowUpdated: H2Codec._on_window,
+    h2.events.PingAckReceived: H2Codec._on_pong,
+}

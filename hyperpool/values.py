@@ -1,0 +1,251 @@
+"""The values that every floor speaks of: Origin, Url, Timeout, Limits, TlsSettings, Request.
+
+All immutable, all comparable, none knows a socket, a thread or a codec. urllib3 is imported on first use only: it
+parses URLs here, and importing hyperpool must stay cheap.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Union
+
+from hyperpool.errors import InvalidURL
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+# Controls are refused anywhere, space and backslash in the authority: parsers disagree about where a host with one of
+# them ends, which is how requests are smuggled to other hosts.
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]|^[^/?#]*//[^/?#]*?([ \\])")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port (RFC 9110 4.3.1): what may share a connection. Immutable.
+
+    ``host`` is lower case, an IPv6 address without its brackets; ``port`` is always a number.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def authority(self) -> str:
+        """Host and port as Host and :authority carry them: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A parsed, requestable URL. Immutable. ``target`` is the path with its query, ready for the wire."""
+
+    origin: Origin
+    target: str
+    userinfo: str | None
+    text: str
+
+
+@functools.lru_cache(maxsize=1024)
+def parse_url(text: str) -> Url:
+    """Parse an absolute http or https URL.
+
+    Raises InvalidURL for everything that cannot be requested: control characters (RFC 3986 2), another scheme, no
+    host, a port outside 1..65535, a host name that IDNA refuses. Spaces in path and query are percent-encoded.
+    """
+    if not isinstance(text, str):
+        raise InvalidURL(f"a URL must be str, not {type(text).__name__}")
+    if bad := _FORBIDDEN.search(text):
+        raise InvalidURL(f"{text!r}: {bad[bad.lastindex or 0]!r} is not allowed here; percent-encode it (RFC 3986 2.1)")
+    parts = _split(text)
+    scheme = (parts.scheme or "").lower()
+    if scheme not in DEFAULT_PORTS:
+        raise InvalidURL(f"{text!r}: give an absolute URL that begins with http:// or https://")
+    if not parts.host:
+        raise InvalidURL(f"{text!r}: no host name in this URL")
+    port = DEFAULT_PORTS[scheme] if parts.port is None else parts.port
+    if not 1 <= port <= 65535:
+        raise InvalidURL(f"{text!r}: the port must be between 1 and 65535")
+    host = parts.host.strip("[]").lower()
+    return Url(Origin(scheme, host, port), parts.request_uri, parts.auth, text)
+
+
+def _split(text: str) -> Any:
+    import urllib3.exceptions
+    import urllib3.util
+
+    try:
+        return urllib3.util.parse_url(text)
+    except (urllib3.exceptions.LocationParseError, UnicodeError, ValueError) as error:
+        raise InvalidURL(f"{text!r}: this URL cannot be parsed ({error})") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """How long each phase of one request may last, in seconds; None waits for ever. Immutable.
+
+    ``total``: from submit to the end of the body (or to its headers, where the body is streamed).
+    ``pool``: waiting for a connection or stream slot. ``connect``: resolving, connecting and the TLS handshake.
+    ``write``: the longest pause in which the peer accepts nothing of a body that is ready to be sent.
+    ``read``: the longest pause in which the peer sends nothing that is being waited for.
+    """
+
+    total: float | None = None
+    pool: float | None = field(default=30.0, kw_only=True)
+    connect: float | None = field(default=10.0, kw_only=True)
+    write: float | None = field(default=30.0, kw_only=True)
+    read: float | None = field(default=60.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for phase in fields(self):
+            seconds = getattr(self, phase.name)
+            if seconds is None:
+                continue
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+                raise TypeError(f"Timeout.{phase.name} must be seconds or None, not {seconds!r}")
+            if not seconds >= 0 or math.isinf(seconds):
+                raise ValueError(f"Timeout.{phase.name} must be 0 s or more, or None for ever, not {seconds!r}")
+
+
+TimeoutLike = Union[Timeout, float, int, None, "tuple[float | None, float | None]", Any]
+
+
+def as_timeout(given: TimeoutLike) -> Timeout:
+    """Read a timeout in the forms people know.
+
+    A number is the total; None waits for ever in every phase; (connect, read) is requests' pair; a ``urllib3.Timeout``
+    is taken by its total, connect and read. Raises TypeError for anything else.
+    """
+    if isinstance(given, Timeout):
+        return given
+    if given is None:
+        return Timeout(pool=None, connect=None, write=None, read=None)
+    if isinstance(given, (int, float)):
+        return Timeout(given)
+    if isinstance(given, tuple) and len(given) == 2:
+        return Timeout(connect=given[0], read=given[1])
+    if any(base.__module__ == "urllib3.util.timeout" for base in type(given).__mro__):
+        return _from_urllib3(given)
+    raise TypeError(f"timeout must be seconds, (connect, read), a Timeout or None, not {given!r}")
+
+
+def _from_urllib3(given: Any) -> Timeout:
+    default = Timeout()
+
+    def seconds(value: Any, fallback: float | None) -> float | None:
+        # urllib3 marks "not given" with an enum member, and takes None as "for ever" as we do.
+        return value if value is None or isinstance(value, (int, float)) else fallback
+
+    return Timeout(
+        seconds(given.total, None),
+        connect=seconds(given._connect, default.connect),
+        read=seconds(given._read, default.read),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds within which a pool works. Immutable; give your own to `ConnectionPool` or `Client`.
+
+    max_connections_per_origin: sockets to one HTTP/2 origin. 8: one carries 100 requests at a time already.
+    max_http1_connections_per_origin: sockets to one HTTP/1.1 origin. 32: each carries one request at a time.
+    max_streams_per_connection: open requests on one HTTP/2 connection, where the peer does not allow fewer. 100: what
+        servers commonly grant; more makes each one slower, not the sum faster.
+    max_queued_per_origin: requests waiting for a slot. 10,000: a program that is further behind wants to know it.
+    max_origins: I/O threads. 1,000: each costs about 100 KiB when idle.
+    stream_window_bytes: unread bytes that one response may hold. 1 MiB: 20 MB/s at 50 ms round trip.
+    connection_window_bytes: bytes in flight on one connection. 64 MiB: never the bottleneck; memory is bounded by the
+        stream windows, since this window is credited on receipt.
+    upload_buffer_bytes: bytes of a streamed upload that wait for the I/O thread. 256 KiB.
+    idle_s: seconds after which an unused connection is closed; its thread ends with the last one. 90: below the
+        keep-alive of common servers.
+    max_age_s: seconds after which a connection takes no new requests, so that DNS changes are seen. 3,600.
+    ping_after_s: seconds of silence, with responses outstanding, after which an HTTP/2 peer is asked whether it
+        lives. 15. None: never.
+    ping_timeout_s: seconds in which it must answer; else the connection is lost. 10.
+    settings_timeout_s: seconds in which an HTTP/2 peer must send its SETTINGS (RFC 9113 3.4, 6.5.3). 10.
+    dns_ttl_s: seconds for which a resolved address is reused. 60.
+    max_header_bytes: size of one response head, by RFC 9113 6.5.2's count on HTTP/2. 64 KiB.
+    max_decoded_bytes: bytes to which a compressed body may expand when it is read whole. 256 MiB; None: no bound.
+        Iterating is not bounded: it never decodes ahead of the reader.
+    """
+
+    max_connections_per_origin: int = 8
+    max_http1_connections_per_origin: int = 32
+    max_streams_per_connection: int = 100
+    max_queued_per_origin: int = 10_000
+    max_origins: int = 1_000
+    stream_window_bytes: int = 1 << 20
+    connection_window_bytes: int = 64 << 20
+    upload_buffer_bytes: int = 256 << 10
+    idle_s: float = 90.0
+    max_age_s: float = 3600.0
+    ping_after_s: float | None = 15.0
+    ping_timeout_s: float = 10.0
+    settings_timeout_s: float = 10.0
+    dns_ttl_s: float = 60.0
+    max_header_bytes: int = 64 << 10
+    max_decoded_bytes: int | None = 256 << 20
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if value is None and str(limit.type).endswith("None"):
+                continue
+            # A float would only be found out by the I/O thread, when h2 packs it into a frame.
+            if not isinstance(value, int if str(limit.type).startswith("int") else (int, float)):
+                raise TypeError(f"Limits.{limit.name} must be {limit.type}, not {value!r}")
+            if not value > 0:
+                raise ValueError(f"Limits.{limit.name} must be more than 0, not {value!r}")
+        for name in ("stream_window_bytes", "connection_window_bytes"):
+            if not 65_535 <= getattr(self, name) <= 2**31 - 1:
+                raise ValueError(f"Limits.{name} must be between 65,535 and 2**31-1 (RFC 9113 6.9.2)")
+
+
+@dataclass(frozen=True)
+class TlsSettings:
+    """How to trust a server, and how to show who we are. Immutable; contexts in it compare by identity.
+
+    ``verify``: True (certifi, or SSL_CERT_FILE / SSL_CERT_DIR where ``trust_env``), "system", a CA file or folder, PEM
+    bytes, an ``ssl.SSLContext``, an ``OpenSSL.SSL.Context``, or False (no check at all).
+    ``cert``: None, a path or PEM bytes with certificate and key, (cert, key), or (cert, key, password).
+    """
+
+    verify: Any = True
+    cert: Any = None
+    trust_env: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What must be equal for two requests to share connections. Immutable; the pool's key."""
+
+    origin: Origin
+    tls: TlsSettings
+    http1: bool = True
+    http2: bool = True
+
+
+HeadersLike = Union[Mapping[Any, Any], "Sequence[tuple[Any, Any]]", None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as the caller means it. Immutable.
+
+    ``url`` is absolute. ``headers`` are pairs of str in the order of the wire. ``content`` is what the caller gave:
+    bytes-like, str, a binary file, an iterable of bytes, or None.
+    """
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    content: Any = None
+    timeout: Timeout = Timeout()
