@@ -12,7 +12,8 @@ HERE = Path(__file__).parent
 
 def version() -> str:
     """Read, not imported: building needs none of the dependencies."""
-    found = re.search(r'^__version__ = "([^"]+)"', (HERE / "hyperpool/_version.py").read_text("utf-8"), re.M)
+    line = (HERE / "hyperpool/_version.py").read_text("utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"', line, re.MULTILINE)
     assert found, "hyperpool/_version.py must hold one line that sets __version__"
     return found[1]
 
@@ -23,7 +24,7 @@ def readme() -> str:
 
 
 # Upper bounds only where hyperpool leans on more than the documented API: h2's one override (protocol/frame_guard.py)
-# and hpack's tables, h11's states, urllib3's values. The lower bounds are what the tests were run with, `.ci/run floor`.
+# and hpack's tables, h11's states, urllib3's values. The lower bounds passed the tests.
 REQUIRES = [
     "h2>=4.4.1,<5",
     "hpack>=4.2,<5",

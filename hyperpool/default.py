@@ -23,9 +23,14 @@ _lock = threading.Lock()
 def default_client() -> Client:
     """The process-wide client; made on first use, and anew after it was closed."""
     global _client
+    known = _client
+    if known is not None and not known.pool.closed:
+        return known
     with _lock:
-        if _client is None or _client.pool.closed:
+        # Another thread may have been here meanwhile; whose client it replaced is closed, or is none.
+        if _client is known:
             _client = Client()
+        assert _client is not None
         return _client
 
 

@@ -151,25 +151,24 @@ class ConnectionPool:
 
     def _add_loop(self, route: Route, made: OriginLoop) -> OriginLoop:
         """Install a loop, unless another thread was faster; its thread runs when this returns."""
-        error: HyperpoolError | None = None
-        with self._lock:
-            loop = self._loops.get(route)
-            if loop is None:
-                try:
+        loop, idle = made, None
+        try:
+            with self._lock:
+                loop = self._loops.get(route, made)
+                if loop is made:
+                    self._check_open_locked(route)
+                    idle = self._make_room_locked(route)
                     self._start_locked(route, made)
-                except HyperpoolError as refused:
-                    error = refused
-        if loop is None and error is None:
-            return made
-        made.discard(error or PoolClosed("not needed"))
-        if error is not None:
-            raise error
-        assert loop is not None
+        except HyperpoolError as error:
+            made.discard(error)
+            raise
+        if loop is not made:
+            made.discard(PoolClosed("not needed"))
+        if idle is not None:
+            _tell(idle, Retire())
         return loop
 
     def _start_locked(self, route: Route, loop: OriginLoop) -> None:
-        self._check_open_locked(route)
-        self._make_room_locked(route)
         thread = threading.Thread(target=loop.run, name=f"hyperpool {route.origin}", daemon=True)
         try:
             # Under the lock, so that whoever finds the loop finds it running: `close` could not join it otherwise.
@@ -184,24 +183,21 @@ class ConnectionPool:
         if self._closed:
             raise PoolClosed("this pool or client was closed: make a new one", origin=str(route.origin))
 
-    def _make_room_locked(self, route: Route) -> None:
-        """At ``max_origins``, retire the origin that has been idle for longest."""
+    def _make_room_locked(self, route: Route) -> OriginLoop | None:
+        """At ``max_origins``, forget the origin that has been idle for longest; its loop is to be told."""
         for thread in [thread for thread in self._threads if not thread.is_alive()]:
             del self._threads[thread]
         for known in [known for known, loop in self._loops.items() if loop.ended]:
             del self._loops[known]
         if len(self._loops) < self.limits.max_origins:
-            return
+            return None
         idle = next((known for known, loop in self._loops.items() if loop.stats.idle), None)
         if idle is None:
             raise PoolFull(
                 f"all {self.limits.max_origins:,} origins are busy: raise Limits.max_origins, or ask fewer at a time",
                 origin=str(route.origin),
             )
-        try:
-            self._loops.pop(idle).inbox.put(Retire())
-        except InboxClosed:
-            return  # it has ended just now, which makes the same room
+        return self._loops.pop(idle)
 
     def _forget(self, route: Route, loop: OriginLoop) -> None:
         with self._lock:
@@ -281,10 +277,14 @@ class ConnectionPool:
 def _close_loops(threads: dict[threading.Thread, OriginLoop], *, grace_s: float = 0.0) -> None:
     grace_at = time.monotonic() + grace_s
     for loop in list(threads.values()):
-        try:
-            loop.inbox.put(Close(grace_at))
-        except InboxClosed:
-            continue  # it has ended by itself
+        _tell(loop, Close(grace_at))
+
+
+def _tell(loop: OriginLoop, message: Any) -> None:
+    try:
+        loop.inbox.put(message)
+    except InboxClosed:
+        return  # it has ended by itself, which is what it would have been told
 
 
 def _close_at_exit() -> None:

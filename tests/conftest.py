@@ -23,6 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 import hyperpool  # noqa: E402 - which copy this is, is the point
 from hyperpool.testing.pytest_plugin import hyperpool_server  # noqa: E402
+from stress.lock_watch import LockWatch  # noqa: E402
 
 __all__ = ["hyperpool_server"]
 
@@ -78,6 +79,14 @@ def no_leaks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     problems += unseen
     if problems:
         pytest.fail(f"{request.node.name} left something behind:\n  " + "\n  ".join(problems), pytrace=False)
+
+
+@pytest.fixture
+def lock_watch() -> Iterator[LockWatch]:
+    """Watch every lock of hyperpool that is made during the test; fail if one was taken while another was held."""
+    with LockWatch().active() as watch:
+        yield watch
+    watch.check()
 
 
 def _join(threads: Callable[[], set[threading.Thread]], deadline_at: float) -> set[threading.Thread]:

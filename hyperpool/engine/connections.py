@@ -50,15 +50,14 @@ class Connections:
                 connection.on_timer()
                 self.touch(connection)
 
-    def pump_and_flush(self) -> bool:
-        """Give every busy one its turn at the wire; whether there was any."""
+    def pump_and_flush(self) -> None:
+        """Give every busy one its turn at the wire."""
         busy, self._busy = self._busy, {}
         for connection in busy:
             if connection.life is not Life.CLOSED:
                 connection.pump()
                 connection.flush()
             self.watch(connection)
-        return bool(busy)
 
     def watch(self, connection: Connection) -> None:
         """Tell the selector and the timers what this connection waits for now."""
@@ -85,7 +84,8 @@ class Connections:
         if connection not in self._all:
             return
         self._all.remove(connection)
-        self._busy.pop(connection, None)
+        # One more turn: what it gave back while it was flushed, and who waits for a slot, must not sleep through its end.
+        self.touch(connection)
         self._timers.disarm(connection)
         if connection.watched:
             # Before the number of its closed socket comes back with a new one.

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from hyperpool.protocol.tls import TlsStream
     from hyperpool.values import Route
 
-# RFC 8305 8: the recommended Connection Attempt Delay. Half of it opens needless sockets on long paths; twice as much is
-# felt by people whose IPv6 is broken.
+# RFC 8305 8, the recommended delay. Half of it opens needless sockets on long paths; twice as much is felt by people
+# whose IPv6 is broken.
 NEXT_ADDRESS_S = 0.25
 
 # One recv of the handshake: a server's whole flight with its certificates is 3 to 6 KiB.
@@ -216,8 +216,6 @@ class _Dial:
         self._spent_s[self._phase] = now - self._phase_at
         self._phase, self._phase_at = phase, now
 
-    # Waiting
-
     def _select(self, until_at: float | None = None) -> list[socket.socket]:
         """The sockets that are ready. Returns early when something woke us; raises at the deadline and on cancel."""
         self._check()
@@ -252,8 +250,6 @@ class _Dial:
         named = [f"{address} ({_words(error)})" for address, error in self._failures]
         return lead + ", ".join(named) if named else ""
 
-    # Name
-
     def _resolve(self) -> list[Address]:
         origin = self._route.origin
         answer = self._resolver.lookup(origin.host, origin.port)
@@ -264,8 +260,6 @@ class _Dial:
         if isinstance(error, HyperpoolError):
             raise error.own_copy() from error.__cause__
         return answer.result()
-
-    # Race
 
     def _connect(self, addresses: list[Address]) -> socket.socket:
         waiting = deque(addresses)
@@ -338,8 +332,6 @@ class _Dial:
         error = ConnectError(f"cannot connect to {self._route.origin}: {self._named_failures('tried ')}")
         error.__cause__ = self._failures[-1][1]
         return error
-
-    # TLS
 
     def _shake_hands(self, sock: socket.socket, tls: TlsStream, address: Address) -> None:
         try:

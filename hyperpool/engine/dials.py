@@ -80,11 +80,13 @@ class Dials:
         self.version = version
 
     def failed(self, *, alone: bool, now: float) -> None:
-        """One has failed; where the origin has other connections, the next one may wait a little."""
+        """One has failed; where the origin has other connections or dials, the next one may wait a little.
+
+        Else each of several dials would be replaced as it fails, and those who wait would never learn that all did.
+        """
         self.under_way -= 1
         self.prewarm = 0
-        if not alone:
-            self._again_at = now + REDIAL_AFTER_S
+        self._again_at = now if alone and not self.under_way else now + REDIAL_AFTER_S
 
     def next_at(self, *, waiting: bool, now: float) -> float:
         """When a postponed dial may be made."""

@@ -36,6 +36,7 @@ class Http1Connection(Connection):
         self._h1 = H1Codec(max_header_bytes=limits.max_header_bytes)
         super().__init__(transport, self._h1, host, limits)
         self._exchange: Exchange | None = None
+        self._number = 0
         self._trailers: events.Fields = []
         self._sending = False
         self._upload_parked = False
@@ -69,7 +70,8 @@ class Http1Connection(Connection):
         self._trailers = []
         self._sending = exchange.source is not None
         self._upload_parked = False
-        exchange.begin(self._h1.open(exchange.head, end=not self._sending), self.host.now)
+        self._number = self._h1.open(exchange.head, end=not self._sending)
+        exchange.begin(None, self.host.now)
 
     def cancel(self, exchange: Exchange) -> None:
         """Close the socket: HTTP/1.1 has no other way to say that nobody listens."""
@@ -107,9 +109,12 @@ class Http1Connection(Connection):
             self._sending = False
             self._fail(exchange, piece.failure)
         elif piece.data or piece.last:
-            self._h1.send(exchange.stream_id or 0, piece.data, end=piece.last)
+            self._h1.send(self._number, piece.data, end=piece.last)
             self._sending = not piece.last
-            exchange.deadlines.enter("read" if piece.last else "write", self.host.now)
+            if piece.last:
+                self.host.uploaded(exchange)
+            else:
+                exchange.deadlines.enter("write", self.host.now)
         else:
             self._upload_parked = exchange.upload_starved = True
         return len(piece.data)

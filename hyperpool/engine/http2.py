@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_resend
 from hyperpool.errors import ConnectionLost, HyperpoolError, RemoteProtocolError, StreamReset
 from hyperpool.handoff.deadlines import NEVER
-from hyperpool.handoff.exchange import Exchange
+from hyperpool.handoff.exchange import Exchange, State
 from hyperpool.protocol import events, h2_codec
 from hyperpool.protocol.h2_codec import H2Codec
 from hyperpool.protocol.ledger import ReceiveLedger
@@ -148,16 +148,19 @@ class Http2Connection(Connection):
         return len(piece.data)
 
     def _sent(self, stream: _Stream, last: bool) -> None:
-        stream.exchange.deadlines.enter("read" if last else "write", self.host.now)
         stream.sending = not last
-        if not last:
+        if last:
+            self.host.uploaded(stream.exchange)
+        else:
+            stream.exchange.deadlines.enter("write", self.host.now)
             self._uploads.append(stream)
 
     def _unpark(self, stream_id: int) -> None:
         stream = self._parked.pop(stream_id, None)
         if stream is not None:
-            stream.exchange.upload_starved = False
-            stream.exchange.deadlines.touched_at = self.host.now
+            if stream.exchange.upload_starved:
+                stream.exchange.upload_starved = False
+                stream.exchange.deadlines.touched_at = self.host.now
             self._uploads.append(stream)
 
     # -- what the peer says ----------------------------------------------------------------------------------------
@@ -221,7 +224,7 @@ class Http2Connection(Connection):
             return
         self._forget(event.stream_id)
         name = h2_codec.error_name(event.code)
-        if event.code == h2_codec.REFUSED_STREAM:
+        if event.code == h2_codec.REFUSED_STREAM and stream.exchange.state is State.OPEN:
             self._not_processed(stream.exchange, "REFUSED_STREAM")
         else:
             message = f"the server reset the stream with {name} (RFC 9113 7)"
@@ -338,7 +341,7 @@ class Http2Connection(Connection):
             self.abort(ConnectionLost(f"the server did not answer a PING within {limits.ping_timeout_s:g} s"))
         elif not self._streams and now >= self.idle_since + limits.idle_s:
             self.close()
-        elif now >= self.retire_at:
+        elif self.life is Life.OPEN and now >= self.retire_at:
             self.drain()
         elif self._silent_too_long():
             self._ping_wanted = True

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import selectors
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,6 +84,7 @@ class OriginLoop:
         self._waiting = WaitingQueue()
         self._deadlines: Timers[Exchange] = Timers()
         self._settling: list[Exchange] = []
+        self._taken: deque[Any] = deque()
         self._closing_at = NEVER
         self._requests = 0
         self._resent = 0
@@ -104,7 +106,7 @@ class OriginLoop:
     def step(self) -> bool:
         """One turn; whether there will be another."""
         ready = self._select()
-        self._take_messages()
+        self._take_messages(ready)
         self._read(ready)
         self._run_timers()
         self._start_waiting()
@@ -129,9 +131,12 @@ class OriginLoop:
         )
         return None if wake_at == NEVER else max(0.0, wake_at - self._clock())
 
-    def _take_messages(self) -> None:
-        for message in self.inbox.take():
+    def _take_messages(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        woken = any(key.data is None for key, _ in ready)
+        self._taken = self.inbox.take(woken=woken)
+        for message in self._taken:
             _REACT[message.__class__](self, message)
+        self._taken.clear()
 
     def _read(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in ready:
@@ -158,8 +163,8 @@ class OriginLoop:
             self._end_early(exchange, exchange.timeout_error(self.now), suspect=True)
 
     def _pump_and_flush(self) -> None:
-        if self._connections.pump_and_flush():
-            self._publish()
+        self._connections.pump_and_flush()
+        self._publish()
 
     def _settle(self) -> None:
         """Wake the waiters, each exactly once (L5). Their callbacks run here, and may raise."""
@@ -205,9 +210,11 @@ class OriginLoop:
         return "pool" if self._connections else "connect"
 
     def _enter_waiting_phase(self) -> None:
+        phase = self._waiting_phase()
         for exchange in self._waiting:
-            exchange.deadlines.enter(self._waiting_phase(), self.now)
-            self._deadlines.arm(exchange, exchange.deadlines.next_at)
+            if exchange.deadlines.phase != phase:  # else a further connection would begin its phase anew
+                exchange.deadlines.enter(phase, self.now)
+                self._deadlines.arm(exchange, exchange.deadlines.next_at)
 
     def _on_cancel(self, message: messages.Cancel) -> None:
         if message.exchange.state is not State.DONE:
@@ -216,6 +223,8 @@ class OriginLoop:
     def _on_consumed(self, message: messages.Consumed) -> None:
         connection = self._carrier(message.exchange)
         if connection is not None:
+            # The pause before this was the reader's; the peer's begins here.
+            message.exchange.deadlines.touched_at = self.now
             connection.credit(message.exchange, message.body_bytes)
 
     def _on_upload_ready(self, message: messages.UploadReady) -> None:
@@ -270,11 +279,11 @@ class OriginLoop:
 
     def _start_waiting(self) -> None:
         """First in, first out: what can start starts; for the rest connections are dialled, as far as allowed."""
-        while self._waiting and (connection := self._connections.least_loaded()) is not None:
-            self._start(connection, self._waiting.pop_first())
+        while (first := self._waiting.first()) and (connection := self._connections.least_loaded()) is not None:
+            self._start(connection, first)
+            self._waiting.discard(first)  # after its start, so that a crash there cannot lose it (L5)
         if self._closing_at == NEVER:
             for _ in range(self._dials.wanted(self._connections, len(self._waiting), self.now)):
-                first = self._waiting.first()
                 self._dials.start(self.now, patience_until_at=first.deadlines.next_at if first else NEVER)
 
     def _start(self, connection: Connection, exchange: Exchange) -> None:
@@ -294,8 +303,15 @@ class OriginLoop:
     # -- what connections report (Host) ----------------------------------------------------------------------------
 
     def finished(self, exchange: Exchange) -> None:
-        """Settle this exchange at the end of the turn."""
+        """Settle this exchange at the end of the turn: it is done, or its streamed response has begun."""
+        if exchange.state is not State.DONE:
+            exchange.deadlines.total_at = NEVER  # which ends with the head of a streamed response
         self._settling.append(exchange)
+
+    def uploaded(self, exchange: Exchange) -> None:
+        """The body is out: now its response is waited for, perhaps with less patience."""
+        exchange.deadlines.enter("read", self.now)
+        self._deadlines.arm(exchange, exchange.deadlines.next_at)
 
     def requeue(self, exchange: Exchange, reason: str) -> None:
         """The exchange goes out again, before all who came after it (L9)."""
@@ -344,7 +360,8 @@ class OriginLoop:
         """Last resort: close everything raw and settle everybody with the cause (L5, L12)."""
         error = cause if isinstance(cause, HyperpoolError) else _as_bug(self.origin, cause)
         self._dials.cancel()
-        for message in self.inbox.close():
+        # One message may have been the cause; those behind it were not looked at.
+        for message in [*self._taken, *self.inbox.close()]:
             self._save_from(message)
         exchanges = [*self._waiting, *self._settling]
         for connection in self._connections:

@@ -151,7 +151,7 @@ class Resolver:
         try:
             found = self._getaddrinfo(ascii_name(host), port, type=socket.SOCK_STREAM)
             addresses = interleave(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             # gaierror, UnicodeError for a label that is too long, and whatever a replaced getaddrinfo may raise: a
             # flight that is never landed would hold up everybody who asks for this name, for ever.
             self._land(key, (), error)
@@ -207,7 +207,7 @@ def tls_name(host: str) -> str:
 
 
 def interleave(addresses: Iterable[Address]) -> list[Address]:
-    """IPv6 and IPv4 in turns, IPv6 first (RFC 8305 4); within a family the order of RFC 6724, which getaddrinfo gave."""
+    """IPv6 and IPv4 in turns, IPv6 first (RFC 8305 4); within a family getaddrinfo's order, which is RFC 6724's."""
     unique = list(dict.fromkeys(addresses))
     six = [address for address in unique if address.family == socket.AF_INET6]
     others = [address for address in unique if address.family != socket.AF_INET6]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
-from hyperpool.handoff.exchange import Exchange, State
+from hyperpool.handoff.exchange import Exchange
 
 
 class WaitingQueue:
@@ -29,11 +29,6 @@ class WaitingQueue:
         """To its old place before those who came later."""
         self._returned.append(exchange)
 
-    def pop_first(self) -> Exchange:
-        """The next in line."""
-        self._merge()
-        return self._queue.popitem(last=False)[1]
-
     def first(self) -> Exchange | None:
         """Who is next in line."""
         self._merge()
@@ -41,15 +36,15 @@ class WaitingQueue:
 
     def discard(self, exchange: Exchange) -> None:
         """Out of the line, wherever it stands."""
-        self._queue.pop(exchange.sequence, None)
+        if self._queue.pop(exchange.sequence, None) is None and exchange in self._returned:
+            self._returned.remove(exchange)
 
     def _merge(self) -> None:
         # Sorted once for all that came back together: a GOAWAY returns up to a hundred at a time.
         returned, self._returned = self._returned, []
         for exchange in sorted(returned, key=lambda one: one.sequence, reverse=True):
-            if exchange.state is State.QUEUED:
-                self._queue[exchange.sequence] = exchange
-                self._queue.move_to_end(exchange.sequence, last=False)
+            self._queue[exchange.sequence] = exchange
+            self._queue.move_to_end(exchange.sequence, last=False)
 
     def __iter__(self) -> Iterator[Exchange]:
         self._merge()

@@ -40,6 +40,8 @@ class BodyPipe:
 
     def feed(self, data: bytes) -> None:
         """Append a piece of body."""
+        if not data:
+            return  # to the reader b"" is the end
         with self._cond:
             self._chunks.append(data)
             self._buffered_bytes += len(data)

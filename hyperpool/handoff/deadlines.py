@@ -58,7 +58,8 @@ class Deadlines:
 
     def _book(self, now: float) -> None:
         spent = self._spent_s = {} if self._spent_s is None else self._spent_s
-        spent[self.phase] = spent.get(self.phase, 0.0) + now - self.phase_began_at
+        # A turn of the loop may have begun before the submit that it takes: no time has passed then, not less.
+        spent[self.phase] = spent.get(self.phase, 0.0) + max(0.0, now - self.phase_began_at)
 
     @property
     def next_at(self) -> float:

@@ -171,8 +171,8 @@ class Exchange:
 
     # -- the loop's side -------------------------------------------------------------------------------------------
 
-    def begin(self, stream_id: int, now: float) -> None:
-        """The head goes out on this stream; the body's uploader starts."""
+    def begin(self, stream_id: int | None, now: float) -> None:
+        """The head goes out, on this stream where there are streams; the body's uploader starts."""
         assert self.state is State.QUEUED
         self.state = State.OPEN
         self.stream_id = stream_id
@@ -201,6 +201,8 @@ class Exchange:
         """The response head is here. A streamed response is settled with it."""
         assert self.state is State.OPEN
         self.state = State.ANSWERED
+        if self.streamed:
+            self.deadlines.total_at = NEVER  # `Timeout.total` ends with what the Future stands for
         elapsed_s = now - self.deadlines.submitted_at
         self.parts = ResponseParts(
             head, self.request, self.origin, elapsed_s, tuple(self.resends), self.limits.max_decoded_bytes

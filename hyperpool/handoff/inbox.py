@@ -7,7 +7,7 @@ The rules, of which each has once been broken by somebody:
 - No wake-up is lost (L3). The loop says that it is about to sleep (`may_sleep`) under the lock and only if nothing is
   there; whoever puts afterwards finds the flag and sends one byte. On waking the loop drains the bytes, clears the flag
   and takes the items, in that order: a byte that comes after the drain belongs to an item that is taken at once, and
-  costs one empty turn.
+  costs one empty turn. So does a byte that nobody drained because something else had woken the loop.
 - A byte is sent only while the loop sleeps, so a busy loop costs its callers no system call.
 - The lock is re-entrant: a finalizer may put at any allocation, also in a put on the same thread.
 """
@@ -62,9 +62,10 @@ class Inbox:
             self._asleep = not self._items
             return self._asleep
 
-    def take(self) -> deque[Any]:
-        """Loop only: everything that waits, oldest first."""
-        self._wakeup.drain()
+    def take(self, *, woken: bool = True) -> deque[Any]:
+        """Loop only: everything that waits, oldest first. ``woken``: whether the selector saw the wake-up's bytes."""
+        if woken:
+            self._wakeup.drain()
         with self._lock:
             self._asleep = False
             items, self._items = self._items, deque()

@@ -134,8 +134,7 @@ class Response:
             return self
         who = "client" if self.status_code < 500 else "server"
         message = f"{self.status_code} {self.reason} ({who} error) for {self.request.method} {self.url}"
-        where: dict[str, Any] = {"origin": self._parts.origin, "stream_id": self.stream_id, "processed": "maybe"}
-        raise HTTPStatusError(message, response=self, **where)
+        raise HTTPStatusError(message, response=self, **self._where())
 
     @property
     def cookies(self) -> Any:
@@ -191,7 +190,7 @@ class Response:
 
     def iter_text(self, n: int | None = None) -> Iterator[str]:
         """The body as str, from pieces of ``n`` bytes; no character is torn."""
-        decoder = codecs.getincrementaldecoder(self._known_charset())(errors="replace")
+        decoder = _TextDecoder(self._known_charset())
         for piece in self.iter_bytes(n):
             if text := decoder.decode(piece):
                 yield text
@@ -249,6 +248,13 @@ class Response:
 
     def _fresh_pieces(self) -> Iterator[bytes]:
         """The decoded body from its beginning; of a streamed one, from where it is."""
+        try:
+            yield from self._decoded_pieces()
+        except DecodeError as error:
+            error.__dict__.update(self._where())  # a decoder does not know whose body it reads
+            raise
+
+    def _decoded_pieces(self) -> Iterator[bytes]:
         decoder = make_decoder(_field(self._parts.head.fields, b"content-encoding"))
         if decoder is None:
             yield from self._raw_pieces()
@@ -291,15 +297,17 @@ class Response:
         return DecodeError(
             f"the body of {self.url} expands to more than {limit:,} bytes: iterate over it, or raise"
             " Limits.max_decoded_bytes",
-            origin=self._parts.origin,
-            stream_id=self.stream_id,
-            processed="maybe",
+            **self._where(),
         )
+
+    def _where(self) -> dict[str, Any]:
+        """What every error about this response says."""
+        return {"origin": self._parts.origin, "stream_id": self.stream_id, "processed": "maybe"}
 
     def _known_charset(self) -> str:
         try:
-            # "zlib", "rot13" or "idna" are codecs as well: only those that make text of any bytes will do.
-            b"-".decode(self.encoding, "replace")
+            # "zlib", "rot13" or "punycode" are codecs as well: only those that make text of any bytes will do.
+            b"-\xff".decode(self.encoding, "replace")
         except (LookupError, ValueError):
             return "utf-8"
         return self.encoding
@@ -370,6 +378,26 @@ class Leash:
                 ResourceWarning,
                 stacklevel=2,
             )
+
+
+class _TextDecoder:
+    """bytes.decode, piece by piece.
+
+    Owned by one reader. UTF-16 and UTF-32 without a byte order mark are in this machine's order to bytes.decode, and an
+    error to the incremental decoders.
+    """
+
+    def __init__(self, charset: str) -> None:
+        self._charset = codecs.lookup(charset).name
+        self._decoder = codecs.getincrementaldecoder(charset)(errors="replace")
+
+    def decode(self, data: bytes, final: bool = False) -> str:
+        try:
+            return self._decoder.decode(data, final)
+        except UnicodeError:
+            data = self._decoder.getstate()[0] + data
+            self._decoder = codecs.getincrementaldecoder(f"{self._charset}-{sys.byteorder[0]}e")(errors="replace")
+            return self._decoder.decode(data, final)
 
 
 class _CookieView:

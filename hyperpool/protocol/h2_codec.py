@@ -28,6 +28,7 @@ from hyperpool.errors import HyperpoolError, RemoteProtocolError
 from hyperpool.protocol import events as ours
 from hyperpool.protocol.fields import head_fields_for_h2, parse_status
 from hyperpool.protocol.frame_guard import FrameGuard
+from hyperpool.protocol.hpack_memo import MemoDecoder, MemoEncoder
 
 if TYPE_CHECKING:
     from hyperpool.values import Limits
@@ -69,6 +70,8 @@ class _Machine(h2.connection.H2Connection):
     def __init__(self) -> None:
         super().__init__(config=_CONFIG)
         self.heard: list[h2.events.Event] = []
+        self.encoder = MemoEncoder()
+        self.decoder = MemoDecoder()
 
     def _receive_frame(self, frame: Any) -> list[h2.events.Event]:
         events = super()._receive_frame(frame)

@@ -194,9 +194,14 @@ def test_addresses_read_as_people_write_them() -> None:
     assert (str(four("192.0.2.1")), str(six("::1", 80))) == ("192.0.2.1:443", "[::1]:80")
 
 
-@pytest.mark.parametrize(("host", "yes"), [("1.2.3.4", 1), ("[::1]", 1), ("fe80::1%eth0", 1), ("a.test", 0), ("1.2", 0)])
-def test_what_an_address_is(host: str, yes: int) -> None:
-    assert is_address(host) is bool(yes)
+@pytest.mark.parametrize("host", ["1.2.3.4", "[::1]", "fe80::1%eth0"])
+def test_an_address_is_an_address_with_brackets_and_zone_too(host: str) -> None:
+    assert is_address(host)
+
+
+@pytest.mark.parametrize("host", ["a.test", "1.2", "", "256.1.1.1"])
+def test_anything_else_is_a_name(host: str) -> None:
+    assert not is_address(host)
 
 
 @pytest.mark.parametrize(

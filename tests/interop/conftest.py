@@ -1,0 +1,56 @@
+"""The servers that somebody else wrote; each runs once for a module's tests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import hyperpool
+from hyperpool import Client
+from stress import servers
+from stress.servers import Served, ServerMissing
+
+SERVERS: dict[str, Callable[[], contextlib.AbstractContextManager[Served]]] = {
+    "nginx-h2": servers.nginx,
+    "nginx-h1": lambda: servers.nginx(h2=False),
+    "nghttpd": servers.nghttpd,
+}
+
+
+@contextlib.contextmanager
+def _running(made: contextlib.AbstractContextManager[Served]) -> Iterator[Served]:
+    try:
+        served = made.__enter__()
+    except ServerMissing as missing:
+        # On the machine that judges, a server that is not there is a test that was not made.
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    try:
+        yield served
+    finally:
+        made.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """Each of the servers."""
+    with _running(SERVERS[request.param]()) as running:
+        yield running
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[contextlib.AbstractContextManager[Served]], Served]]:
+    """Start a server for one test: ``start(servers.nginx(keepalive_requests=10))``."""
+    with contextlib.ExitStack() as stack:
+        yield lambda made: stack.enter_context(_running(made))
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    """A client that trusts the server, closed after the test."""
+    with hyperpool.Client(verify=served.ca_pem, timeout=30, trust_env=False) as made:
+        yield made
