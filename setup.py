@@ -24,14 +24,15 @@ def readme() -> str:
 
 
 # Upper bounds only where hyperpool leans on more than the documented API: h2's one override (protocol/frame_guard.py)
-# and hpack's tables, h11's states, urllib3's values. The lower bounds passed the tests.
+# and hpack's tables, h11's states, urllib3's values. The lower bounds passed the tests; pyOpenSSL 26.2 is
+# the first with Connection.set_options.
 REQUIRES = [
     "h2>=4.4.1,<5",
     "hpack>=4.2,<5",
     "h11>=0.16,<1",
     "urllib3>=2.7,<3",
     "certifi>=2024.7.4",
-    "pyOpenSSL>=26.1",
+    "pyOpenSSL>=26.2",
     "service_identity>=24.1",
 ]
 
@@ -73,7 +74,7 @@ setup(
         "httpx": HTTPX,
         "test": [*TEST, *BROTLI, *ZSTD, *SOCKS, *CLI, *REQUESTS],
         "lint": ["ruff>=0.12", "mypy>=1.16"],
-        "docs": ["sphinx>=8.1"],
+        "docs": ["sphinx>=8.1", "myst-parser>=4,<6"],
         "bench": ["httpx[http2]>=0.28,<1", "httpcore[http2]>=1.0.5,<2", *REQUESTS, "cryptography>=45"],
     },
     entry_points={"pytest11": ["hyperpool = hyperpool.testing.pytest_plugin"]},

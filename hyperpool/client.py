@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json as json_module
 import queue
+import re
 import sys
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Union
 
 from hyperpool._version import __version__
-from hyperpool.errors import LocalProtocolError
+from hyperpool.errors import InvalidURL, LocalProtocolError
+from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.pool import ConnectionPool
 from hyperpool.protocol.content import accept_encoding
 from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, as_timeout
@@ -35,6 +37,8 @@ class _NotGiven:
 
 NOT_GIVEN: Any = _NotGiven()
 
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match  # RFC 3986 3.1
+
 
 class Client:
     """An HTTP client to be shared by all threads of a process.
@@ -42,13 +46,14 @@ class Client:
     Shared; immutable after its making, but for the pool, which guards itself. HTTP/2 where the server speaks it,
     HTTP/1.1 where it does not. Close it with `close` or a with block; making one opens nothing.
 
-    base_url: put before relative URLs. headers, params: sent with every request, where a call does not give its own.
+    base_url: put before relative URLs. headers: sent with every request, where a call does not give its own. params:
+        added to those of each call.
     verify: True (certifi, or SSL_CERT_FILE / SSL_CERT_DIR where ``trust_env``), "system", a CA file or folder, PEM
         bytes, an ``ssl.SSLContext``, an ``OpenSSL.SSL.Context``, or False.
     cert: path or PEM bytes of certificate and key, (cert, key), or (cert, key, password).
     http1, http2: which versions may be spoken; http1=False means HTTP/2 with prior knowledge on ``http://``.
     timeout: `Timeout`, seconds (the total), (connect, read), or None for none.
-    limits: `Limits`. pool: a `ConnectionPool` shared with other clients, which then has limits, verify and cert.
+    limits: `Limits`. pool: a `ConnectionPool` shared with other clients; what says how to connect is its then.
     """
 
     def __init__(
@@ -74,8 +79,8 @@ class Client:
         self.pool = pool or ConnectionPool(
             limits=limits, verify=verify, cert=cert, http1=http1, http2=http2, trust_env=trust_env
         )
-        if pool is not None and (verify is not True or cert is not None or limits is not None):
-            raise ValueError("verify, cert and limits belong to the pool: give them to ConnectionPool")
+        if pool is not None and (verify, cert, http1, http2, trust_env, limits) != (True, None, True, True, True, None):
+            raise ValueError("verify, cert, http1, http2, trust_env and limits are the pool's: give them to that")
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -136,11 +141,12 @@ class Client:
 
         It resolves when the whole body is here, or, with ``stream``, when the head is: read that response to its end
         or close it. `Future.cancel` works until then and reaches the wire. Done-callbacks run on the I/O thread and
-        must not block. Raises at once what the caller can mend: InvalidURL, LocalProtocolError, PoolClosed.
+        must not block. Raises at once what the caller can mend: InvalidURL, LocalProtocolError, PoolClosed, and
+        PoolFull for one origin too many.
         """
         content, content_type = _body(content, data, json)
         request = Request(
-            method.upper(),
+            _verb(method),
             self._url(url, params),
             self._headers(headers, content_type),
             content,
@@ -163,6 +169,7 @@ class Client:
         ``options`` are for all. In order of completion, or of input where ``ordered``. Blocks for each response; raises
         the error of the first that failed. Leaving the iteration early cancels what is under way.
         """
+        refuse_on_loop_thread("Client.map()")
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
         submitted = (self._submit_entry(entry, options) for entry in requests)
@@ -177,7 +184,9 @@ class Client:
     # -- what a request is made of ---------------------------------------------------------------------------------
 
     def _url(self, url: str, params: Params) -> str:
-        if self.base_url and "://" not in url:
+        if not isinstance(url, str):
+            raise InvalidURL(f"a URL must be str, not {type(url).__name__}")
+        if self.base_url and not _ABSOLUTE(url):
             url = f"{self.base_url.rstrip('/')}/{url.lstrip('/')}"
         for more in (self.params, params):
             if more:
@@ -217,6 +226,13 @@ def _wait(future: ResponseFuture) -> Response:
         if not future.done():
             future.cancel()
         raise
+
+
+def _verb(method: str) -> str:
+    if not isinstance(method, str):
+        raise LocalProtocolError(f"the method must be str, not {type(method).__name__}")
+    # ASCII alone: the upper case of "\u0131" is "I", and what is no token must not become one here.
+    return method.upper() if method.isascii() else method
 
 
 def _default_headers() -> Headers:
@@ -282,12 +298,18 @@ def _in_order(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Iterat
         for future in submitted:
             window.append(future)
             if len(window) >= max_in_flight:
-                yield window.pop(0).result()
+                yield _take_first(window)
         while window:
-            yield window.pop(0).result()
+            yield _take_first(window)
     finally:
         for future in window:
             future.cancel()
+
+
+def _take_first(window: list[ResponseFuture]) -> Response:
+    response = window[0].result()
+    del window[0]  # not before: Ctrl-C while waiting must find it, to cancel it with the others
+    return response
 
 
 def _as_completed(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Iterator[Response]:

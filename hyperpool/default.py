@@ -5,6 +5,7 @@ They are the methods of the same names of one `Client` with all its defaults, wh
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 _client: Client | None = None
 _lock = threading.Lock()
+
+
+def _renew_lock_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it when the process forked
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock_in_child)
 
 
 def default_client() -> Client:

@@ -173,6 +173,14 @@ class HTTPStatusError(HyperpoolError):
         super().__init__(message, **where)
         self.response = response
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A response may be tied to a connection of this process: the copy in another one has None in its place.
+        return _rebuild, (type(self), self.args, {**self.__dict__, "response": None})
+
+    def __copy__(self) -> HTTPStatusError:
+        twin: HTTPStatusError = _rebuild(type(self), self.args, self.__dict__)
+        return twin
+
 
 class TooManyRedirects(HyperpoolError):
     """More redirects than ``max_redirects``."""

@@ -147,7 +147,11 @@ class ConnectionPool:
         from hyperpool.engine.loop import OriginLoop
 
         dialer = DialThreads(route, tls_config=self._tls_config(route.tls), resolver=self._shared_resolver())
-        return OriginLoop(route, self.limits, dialer)
+        try:
+            return OriginLoop(route, self.limits, dialer)
+        except OSError as cause:  # no descriptor is left
+            where = str(route.origin)
+            raise HyperpoolError(f"no I/O thread for {where} could be set up: {cause}", origin=where) from cause
 
     def _add_loop(self, route: Route, made: OriginLoop) -> OriginLoop:
         """Install a loop, unless another thread was faster; its thread runs when this returns."""
@@ -267,9 +271,10 @@ class ConnectionPool:
 
     def _start_anew_in_child(self) -> None:
         """After a fork: the parent's threads are not here, and its sockets are not ours to write to."""
-        loops = list(self._threads.values())
+        loops, closed = list(self._threads.values()), self._closed
         self._finalizer.detach()
         self._begin()
+        self._closed = closed
         for loop in loops:
             loop.abandon_in_child()
 

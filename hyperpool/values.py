@@ -20,6 +20,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 # Controls are refused anywhere, space and backslash in the authority: parsers disagree about where a host with one of
 # them ends, which is how requests are smuggled to other hosts.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]|^[^/?#]*//[^/?#]*?([ \\])")
+_USERINFO = re.compile(r"//[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ def parse_url(text: str) -> Url:
         raise InvalidURL(f"{text!r}: the port must be between 1 and 65535")
     host = parts.host.strip("[]").lower()
     return Url(Origin(scheme, host, port), parts.request_uri, parts.auth, text)
+
+
+def without_userinfo(url: str) -> str:
+    """The URL for messages and logs: a password in it is nobody's business there."""
+    return _USERINFO.sub("//", url, count=1)
 
 
 def _split(text: str) -> Any:

@@ -3,8 +3,8 @@
     python -m stress.bench [--rounds 3] [--seconds 1.2] [--only h2,16] [--clients hyperpool,httpcore] [--json FILE]
 
 Each measurement is a fresh process, the clients of a scenario take turns, and the table shows medians of the rounds: on
-a shared machine only ratios taken in one run mean anything. All threads of a process share ONE client object. It never
-fails on a time; a client that made errors has them in its row, and that is no time at all.
+a shared machine only ratios taken in one run mean anything. All threads of a process share ONE client object. A slow
+result is no failure; a measurement that did not end is one (status 1), and stands in its row.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ BODY_BYTES = 1_024
 WARM_UP_S = 0.3
 PROCESS_S = 60.0
 IN_FLIGHT = 100
+FAILED = "the measurement failed"
 
 Get = Callable[[], int]  # sends one request and returns the length of the body; raises where something failed
 
@@ -268,12 +269,14 @@ def _percentile_ms(latencies_s: list[float], share: float) -> float:
 
 
 def measure_elsewhere(client: str, scenario: Scenario, url: str, ca_file: Path, seconds: float) -> Measured:
-    """Take one measurement in a fresh process. Raises RuntimeError with its last words where it failed."""
+    """Take one measurement in a fresh process; one that fails is a row with an error, and spares the others."""
     job = json.dumps([client, scenario.key, url, str(ca_file), seconds])
     command = [sys.executable, "-W", "ignore", "-m", "stress.bench", "--measure", job]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{client}, {scenario}: {done.stderr.strip()[-1_500:]}")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=True)
+    except subprocess.SubprocessError as error:
+        last_words = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
+        return Measured(client, scenario.key, 0.0, 0.0, 0.0, 0.0, 1, f"{FAILED}: {last_words}", 0.0)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -302,17 +305,17 @@ def _turns(scenarios: list[Scenario], wanted: list[str], round_number: int) -> I
 
 
 def _median(several: list[Measured]) -> Measured:
-    rates, costs = [each.rate for each in several], [each.cpu_us for each in several]
+    taken = [each for each in several if each.rate] or several
     return Measured(
         several[0].client,
         several[0].scenario,
-        rate=statistics.median(rates),
-        cpu_us=statistics.median(costs),
-        p50_ms=statistics.median(each.p50_ms for each in several),
-        p99_ms=statistics.median(each.p99_ms for each in several),
+        rate=statistics.median(each.rate for each in taken),
+        cpu_us=statistics.median(each.cpu_us for each in taken),
+        p50_ms=statistics.median(each.p50_ms for each in taken),
+        p99_ms=statistics.median(each.p99_ms for each in taken),
         errors=sum(each.errors for each in several),
         first_error=next((each.first_error for each in several if each.first_error), ""),
-        memory_mib=statistics.median(each.memory_mib for each in several),
+        memory_mib=statistics.median(each.memory_mib for each in taken),
     )
 
 
@@ -369,7 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         rows = [asdict(row) for found in results.values() for row in found]
         options.json.write_text(json.dumps({"versions": versions(options.clients), "results": rows}, indent=1) + "\n")
-    return 0
+    return int(any(row.first_error.startswith(FAILED) for found in results.values() for row in found))
 
 
 if __name__ == "__main__":

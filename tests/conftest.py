@@ -43,6 +43,11 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"{found} would be tested instead of the checkout {ROOT}: start pytest in the checkout")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long values are called by their argument: xdist's workers must agree on names, and certificates are random."""
+    return argname if isinstance(val, (str, bytes)) and len(val) > 80 else None
+
+
 def our_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith(OUR_THREADS)}
 

@@ -34,8 +34,8 @@ LOCK_ROOMS = {
     "engine/dial.py": "the wake-ups of dials under way, which a loop rings when it closes",
     "default.py": "which client is the process-wide one",
 }
-# A server for tests, in threads of its own; it shares no lock with the client.
-NOT_OURS = "testing/"
+# A server for tests, and a program that uses the client: they share no lock with it.
+NOT_OURS = ("testing/", "demo.py")
 
 LOCKS = {"Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Barrier", "allocate_lock"}
 

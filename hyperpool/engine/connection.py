@@ -122,10 +122,6 @@ class Connection:
         """An upload that had run dry has bytes again, has ended, or has failed."""
         raise NotImplementedError
 
-    def ask_whether_alive(self) -> None:
-        """An exchange has timed out here: find out whether the peer is still there."""
-        raise NotImplementedError
-
     def pump(self) -> None:
         """Send what uploads have, as far as windows and backlog allow."""
         raise NotImplementedError

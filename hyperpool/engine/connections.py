@@ -84,7 +84,7 @@ class Connections:
         if connection not in self._all:
             return
         self._all.remove(connection)
-        # One more turn: what it gave back while it was flushed, and who waits for a slot, must not sleep through its end.
+        # One more turn: what it gave back while it was flushed, and who waits for a slot, must not sleep through that.
         self.touch(connection)
         self._timers.disarm(connection)
         if connection.watched:
@@ -100,6 +100,14 @@ class Connections:
     def open_count(self) -> int:
         """How many take new exchanges."""
         return sum(connection.life is Life.OPEN for connection in self._all)
+
+    @property
+    def all_loaded(self) -> bool:
+        """Whether every one that takes new exchanges carries some: one that is empty and takes none will do so again.
+
+        That is a peer that says "no streams for now" (RFC 9113 5.1.2); to open another connection to it is no answer.
+        """
+        return all(connection.load for connection in self._all if connection.life is Life.OPEN)
 
     @property
     def all_ready(self) -> bool:

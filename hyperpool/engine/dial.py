@@ -42,8 +42,9 @@ NEXT_ADDRESS_S = 0.25
 # One recv of the handshake: a server's whole flight with its certificates is 3 to 6 KiB.
 RECV_BYTES = 16_384
 
-# What a connect that has only begun says: EINPROGRESS, on Windows EWOULDBLOCK; 0 where loopback was faster.
-_UNDER_WAY = {0, errno.EINPROGRESS, errno.EWOULDBLOCK}
+# What a connect that has only begun says, on Windows by another name; 0 where loopback was faster. Not EWOULDBLOCK: on
+# Linux that is EAGAIN, a connect that failed for want of kernel memory, on a socket that then looks writable.
+_UNDER_WAY = {0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Dials:
         if self.version == Http1Connection.version:
             room = self._limits.max_http1_connections_per_origin - have
             return max(0, min(wanted - self.under_way, room))
-        if self.under_way or not connections.all_ready:
+        if self.under_way or not connections.all_ready or not (self.prewarm or connections.all_loaded):
             return 0
         return int(have < self._limits.max_connections_per_origin)
 

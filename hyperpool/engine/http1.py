@@ -83,9 +83,6 @@ class Http1Connection(Connection):
     def credit(self, exchange: Exchange, body_bytes: int) -> None:
         """The reader is going on; `wants_read` sees it."""
 
-    def ask_whether_alive(self) -> None:
-        """Nothing to ask with: the exchange that timed out has closed the connection."""
-
     # -- uploads ---------------------------------------------------------------------------------------------------
 
     def resume_upload(self, exchange: Exchange) -> None:

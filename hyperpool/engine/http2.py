@@ -31,13 +31,14 @@ class _Stream:
     Owned by the loop thread.
     """
 
-    __slots__ = ("exchange", "ledger", "sending", "stream_id", "trailers")
+    __slots__ = ("exchange", "interim", "ledger", "sending", "stream_id", "trailers")
 
     def __init__(self, stream_id: int, exchange: Exchange, window_bytes: int) -> None:
         self.stream_id = stream_id
         self.exchange = exchange
         self.ledger = ReceiveLedger(window_bytes)
         self.sending = exchange.source is not None
+        self.interim = 0
         self.trailers: events.Fields = []
 
 
@@ -114,10 +115,6 @@ class Http2Connection(Connection):
             stream.ledger.consume(body_bytes)
             self._grant(stream)
 
-    def ask_whether_alive(self) -> None:
-        """Send a PING soon: a stream has timed out, which may be the connection's fault."""
-        self._ping_wanted = True
-
     # -- uploads ---------------------------------------------------------------------------------------------------
 
     def resume_upload(self, exchange: Exchange) -> None:
@@ -182,8 +179,13 @@ class Http2Connection(Connection):
 
     def _on_interim(self, event: events.Interim) -> None:
         stream = self._streams.get(event.stream_id)
-        if stream is not None:
-            stream.exchange.deadlines.touched_at = self.host.now
+        if stream is None:
+            return
+        stream.exchange.deadlines.touched_at = self.host.now
+        stream.interim += 1
+        if stream.interim > events.MAX_INTERIM:
+            message = f"the server sent more than {events.MAX_INTERIM} interim responses (RFC 9110 15.2)"
+            self._on_broken(events.Broken(event.stream_id, RemoteProtocolError(message)))
 
     def _on_data(self, event: events.Data) -> None:
         self._ledger.receive(event.flow_bytes)
@@ -242,7 +244,12 @@ class Http2Connection(Connection):
         unprocessed = [stream for stream in self._streams.values() if stream.stream_id > event.last_stream_id]
         for stream in unprocessed:
             self._forget(stream.stream_id)
-            self._not_processed(stream.exchange, f"GOAWAY {h2_codec.error_name(event.code)}")
+            reason = f"GOAWAY {h2_codec.error_name(event.code)}"
+            if stream.exchange.state is State.OPEN:
+                self._not_processed(stream.exchange, reason)
+            else:
+                message = f"the server denied a stream that it had answered ({reason})"
+                self._fail(stream.exchange, ConnectionLost(message, **stream.exchange.where()))
 
     def _not_processed(self, exchange: Exchange, reason: str) -> None:
         if may_resend(exchange):

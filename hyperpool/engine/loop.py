@@ -75,9 +75,10 @@ class OriginLoop:
         self.ended = False
         self.stats = OriginStats(self.origin, None, 0, 0, 0, 0, 0, 0)
         self._clock = clock
+        # In this order: where no descriptor is left for the second of these, the first one closes itself.
+        self._selector = selectors.DefaultSelector()
         self._wakeup = SocketWakeup()
         self.inbox = Inbox(self._wakeup)
-        self._selector = selectors.DefaultSelector()
         self._selector.register(self._wakeup.receiver, selectors.EVENT_READ, None)
         self._connections = Connections(self._selector)
         self._dials = Dials(dialer, limits, self.inbox.put)
@@ -160,7 +161,7 @@ class OriginLoop:
         if exchange.deadlines.next_at > self.now:
             self._deadlines.arm(exchange, exchange.deadlines.next_at)
         else:
-            self._end_early(exchange, exchange.timeout_error(self.now), suspect=True)
+            self._end_early(exchange, exchange.timeout_error(self.now))
 
     def _pump_and_flush(self) -> None:
         self._connections.pump_and_flush()
@@ -245,9 +246,7 @@ class OriginLoop:
     def _on_dialed(self, message: messages.Dialed) -> None:
         dialed = message.dialed
         transport = Transport(dialed.sock, dialed.tls)
-        # Without TLS there is no ALPN: HTTP/2 is spoken there with prior knowledge only (RFC 9113 3.3).
-        by_knowledge = dialed.tls is None and not self.route.http1
-        kind = Http2Connection if dialed.alpn == "h2" or by_knowledge else Http1Connection
+        kind = Http2Connection if dialed.http2 else Http1Connection
         connection: Connection = kind(transport, self, self.limits)
         self._dials.succeeded(connection.version)
         self._connections.add(connection)
@@ -282,7 +281,7 @@ class OriginLoop:
         while (first := self._waiting.first()) and (connection := self._connections.least_loaded()) is not None:
             self._start(connection, first)
             self._waiting.discard(first)  # after its start, so that a crash there cannot lose it (L5)
-        if self._closing_at == NEVER:
+        if self.now < self._closing_at:
             for _ in range(self._dials.wanted(self._connections, len(self._waiting), self.now)):
                 self._dials.start(self.now, patience_until_at=first.deadlines.next_at if first else NEVER)
 
@@ -304,8 +303,6 @@ class OriginLoop:
 
     def finished(self, exchange: Exchange) -> None:
         """Settle this exchange at the end of the turn: it is done, or its streamed response has begun."""
-        if exchange.state is not State.DONE:
-            exchange.deadlines.total_at = NEVER  # which ends with the head of a streamed response
         self._settling.append(exchange)
 
     def uploaded(self, exchange: Exchange) -> None:
@@ -327,16 +324,17 @@ class OriginLoop:
         exchange.fail(error)
         self._settling.append(exchange)
 
-    def _end_early(self, exchange: Exchange, error: BaseException, *, suspect: bool = False) -> None:
-        """End an exchange wherever it is: in the queue, or on the wire, where its stream is reset."""
+    def _end_early(self, exchange: Exchange, error: BaseException) -> None:
+        """End an exchange wherever it is: in the queue, or on the wire, where its stream is reset.
+
+        A PING goes with the reset, so a connection on which streams time out is found dead, if it is, by that.
+        """
         if exchange.state is State.QUEUED:
             self._waiting.discard(exchange)
         connection = self._carrier(exchange)
         self._give_up(exchange, error)
         if connection is not None and connection.life is not Life.CLOSED:
             connection.cancel(exchange)
-            if suspect:
-                connection.ask_whether_alive()
 
     def _unanswered(self) -> bool:
         """Whether somebody's Future is still to be resolved."""
@@ -393,6 +391,7 @@ class OriginLoop:
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: close the copies of the descriptors; the parent goes on with its own."""
+        self.inbox.abandon_in_child()
         self._selector.close()
         self._wakeup.close()
         for connection in self._connections:

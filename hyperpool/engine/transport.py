@@ -23,6 +23,12 @@ class Tls(Protocol):
     @property
     def eof(self) -> bool: ...
 
+    @property
+    def truncated(self) -> bool: ...
+
+    @property
+    def failure(self) -> HyperpoolError | None: ...
+
     def feed(self, ciphertext: bytes) -> None: ...
 
     def feed_eof(self) -> None: ...
@@ -91,6 +97,12 @@ class Transport:
             self.failure = self.failure or error
             return b""
         self.eof = self.eof or tls.eof
+        # A record that is broken, behind good ones that were read.
+        self.failure = self.failure or tls.failure
+        if tls.truncated and self.failure is None:
+            # A body that only the connection's end delimits is complete with close_notify alone (RFC 9112 9.8).
+            message = "the server closed the connection within its TLS session: what came may be cut short"
+            self.failure = ConnectionLost(message, processed="maybe")
         return plaintext
 
     def send(self, data: bytes) -> None:

@@ -44,6 +44,15 @@ _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 _alpn_lock = threading.Lock()
 
 
+def _renew_lock_in_child() -> None:
+    global _alpn_lock  # noqa: PLW0603 - one for the whole process, and a dial may have held it when that forked
+    _alpn_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock_in_child)
+
+
 class TlsConfig:
     """One TlsSettings made usable: its context, built once, on first use.
 

@@ -27,6 +27,7 @@ from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
 from hyperpool.handoff.response import Leash, Response, ResponseParts
+from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
     from hyperpool.handoff.source import Source
@@ -298,8 +299,10 @@ class Exchange:
         }
 
     def timeout_error(self, now: float) -> errors.Timeout:
-        """The error for the deadline that has passed (see `Deadlines.passed`)."""
-        return self.deadlines.error(now, what=f"{self.request.method} {self.request.url}", where=self.where())
+        """The error for the deadline that has passed (see `Deadlines.error`)."""
+        what = f"{self.request.method} {without_userinfo(self.request.url)}"
+        return self.deadlines.error(now, what=what, where=self.where())
 
     def __repr__(self) -> str:
-        return f"<Exchange {self.request.method} {self.request.url} {self.state.value} stream={self.stream_id}>"
+        url = without_userinfo(self.request.url)
+        return f"<Exchange {self.request.method} {url} {self.state.value} stream={self.stream_id}>"

@@ -77,6 +77,13 @@ class Inbox:
             self._closed = self._closed or not self._items
             return self._closed
 
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: nobody takes anything here, and the lock may be held by a thread of before."""
+        self._lock = threading.RLock()
+        # Closed first: what is dropped may have finalizers that put, and the parent must not be woken by a child.
+        self._closed = True
+        self._items.clear()
+
     def close(self) -> deque[Any]:
         """Loop only: close and take what is left, which the caller must settle (L5)."""
         with self._lock:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, ResponseClosed
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.protocol.content import make_decoder
+from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
     from hyperpool.handoff.body import BodyPipe
@@ -133,7 +134,7 @@ class Response:
         if self.ok:
             return self
         who = "client" if self.status_code < 500 else "server"
-        message = f"{self.status_code} {self.reason} ({who} error) for {self.request.method} {self.url}"
+        message = f"{self.status_code} {self.reason} ({who} error) for {self.request.method} {self._name()}"
         raise HTTPStatusError(message, response=self, **self._where())
 
     @property
@@ -201,7 +202,7 @@ class Response:
         r"""The lines of the body without their ends (\n, \r or \r\n), whole also across pieces."""
         # The io module does just this, with all its corner cases.
         lines = io.IncrementalNewlineDecoder(None, translate=True)
-        # The parts of the unfinished line are joined once: a body without line ends must not cost the square of its size.
+        # The parts of the unfinished line are joined once: a body without line ends must not cost its size squared.
         unfinished: list[str] = []
         for text in itertools.chain(self.iter_text(), [""]):
             first, *others = lines.decode(text, final=not text).split("\n")
@@ -295,10 +296,13 @@ class Response:
     def _too_large(self, limit: int) -> DecodeError:
         self.close()
         return DecodeError(
-            f"the body of {self.url} expands to more than {limit:,} bytes: iterate over it, or raise"
+            f"the body of {self._name()} expands to more than {limit:,} bytes: iterate over it, or raise"
             " Limits.max_decoded_bytes",
             **self._where(),
         )
+
+    def _name(self) -> str:
+        return without_userinfo(self.url)
 
     def _where(self) -> dict[str, Any]:
         """What every error about this response says."""
@@ -347,7 +351,7 @@ class Response:
         """Nothing, as on every file that is read."""
 
     def __repr__(self) -> str:
-        return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self.url}>"
+        return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self._name()}>"
 
 
 class Leash:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ MAX_STACKED = 5
 MAX_MEMBERS = 1_000
 # RFC 9659 3: a decoder for HTTP need not offer a larger window.
 ZSTD_WINDOW_BYTES = 8 << 20
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18").match  # RFC 8878 3.1.2
 
 
 class Decoder(Protocol):
@@ -124,6 +126,9 @@ class _Gzip(_Zlib):
 
     def decode(self, data: bytes, max_bytes: int) -> bytes:
         """See `Decoder.decode`."""
+        if self._machine.eof:
+            # Padding; zlib would keep all of it, and copy it for every piece.
+            data = data.lstrip(b"\0")
         out = super().decode(data, max_bytes)
         while self._machine.eof and (behind := self._machine.unused_data.lstrip(b"\0")):
             # A member ended and bytes follow; zeros are padding.
@@ -156,6 +161,8 @@ class _Deflate(_Zlib):
 
     def decode(self, data: bytes, max_bytes: int) -> bytes:
         """See `Decoder.decode`."""
+        if self._machine.eof:
+            return b""  # what stands behind the end means nothing, and zlib would keep it
         if not self._begun:
             self._first += data
             if len(self._first) < 2:
@@ -226,7 +233,7 @@ class _Zstd:
         self._rest = b""
         self._frames = 0
         self._checksum_bytes = 0
-        self._unit_bytes = _frame_head_bytes
+        self._unit_bytes: Callable[[bytes], int] = _frame_head_bytes
 
     @property
     def needs_input(self) -> bool:
@@ -255,6 +262,7 @@ class _Zstd:
         except self._error as error:
             raise _broken("zstd", error) from error
         if self._machine.eof:
+            self._rest = self._machine.unused_data + self._rest
             self._machine, self._unit_bytes = None, _frame_head_bytes
         return piece
 
@@ -264,7 +272,8 @@ class _Zstd:
             raise _broken("zstd", why=f"it has more than {MAX_MEMBERS:,} frames")
         self._machine = self._factory.decompressobj()
         self._checksum_bytes = head[4] & 4
-        self._unit_bytes = _block_bytes
+        # A skippable frame has no blocks, nor output: the machine takes what is there and gives back what is behind.
+        self._unit_bytes = len if _SKIPPABLE(head) else _block_bytes
 
     def flush(self) -> bytes:
         """See `Decoder.flush`."""
@@ -277,6 +286,8 @@ def _frame_head_bytes(rest: bytes) -> int:
     """Size of the frame head that ``rest`` begins with (RFC 8878 3.1.1.1); 0 while it is not told yet."""
     if len(rest) < 5:
         return 0
+    if _SKIPPABLE(rest):
+        return 8
     descriptor = rest[4]
     single = descriptor >> 5 & 1
     size_bytes = (single, 2, 4, 8)[descriptor >> 6]

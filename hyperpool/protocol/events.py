@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Fields = list[tuple[bytes, bytes]]
 
+# More 1xx heads than this for one request are a flood (RFC 9110 15.2 sets no bound; Go allows 5 without progress).
+MAX_INTERIM = 100
+
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:

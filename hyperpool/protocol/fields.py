@@ -49,7 +49,8 @@ _NOT_TCHAR = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
 _NOT_FIELD_CHAR = re.compile(rb"[^\t -~\x80-\xff]").search  # RFC 9110 5.5
 _TARGET = re.compile(r"/[!\"$-~]*").fullmatch  # RFC 9112 3.2.1; a fragment never leaves the client (RFC 9110 4.2.5)
 _NOT_TARGET_CHAR = re.compile(r"[^!\"$-~]").search
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?").fullmatch  # RFC 3986 3.2
+# RFC 3986 3.2.
+_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?").fullmatch
 
 # Responses: what a recipient must not let through (RFC 9110 5.5, RFC 9113 8.2.1). Other controls are invalid as well,
 # but may be kept for robustness, and real servers set cookies with \x01 in them (python-hyper/h11#57).
@@ -299,7 +300,7 @@ def _frame(draft: _Draft, verb: bytes, body_bytes: int | None) -> int | None:
             draft.fields.append((b"Content-Length", b"%d" % body_bytes))
         return body_bytes
     if draft.chunked:
-        raise _local("headers 'Content-Length' and 'Transfer-Encoding' exclude each other; leave out one (RFC 9112 6.2)")
+        raise _local("headers 'Content-Length' and 'Transfer-Encoding' exclude each other: drop one (RFC 9112 6.2)")
     if body_bytes is not None and body_bytes != declared:
         what = f"{declared} declared, but the body has {body_bytes} bytes"
         raise _local(f"header 'Content-Length': {what}; leave it out, it is added for you (RFC 9110 8.6)")

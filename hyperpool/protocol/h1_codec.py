@@ -13,10 +13,8 @@ import h11
 
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError
 from hyperpool.protocol import events as ours
+from hyperpool.protocol.events import MAX_INTERIM
 from hyperpool.protocol.fields import parse_status
-
-# More 1xx heads than this for one request are a flood (RFC 9110 15.2 sets no bound; Go allows 5 without progress).
-MAX_INTERIM = 100
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")

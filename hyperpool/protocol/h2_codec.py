@@ -6,6 +6,9 @@ h2 is the one HTTP/2 machine; this file adds what a client needs that h2 does ot
   machine (python-hyper/h2 issue 1181). `_Machine` overrides that one method.
 - Events that stood before an error in the same read must reach the caller: h2 raises and loses them. `_Machine` keeps
   each frame's events as they come.
+- What still comes on a stream that we have reset is to be ignored (RFC 9113 5.1), but h2 answers each frame of it with
+  one more RST_STREAM: a cancelled download of 1 MiB in flight makes a hundred, and servers count them as an attack
+  (CVE-2023-44487). `_Machine` sends the first.
 - Frames are judged from their first nine bytes (see `frame_guard`).
 
 Outbound header checks of h2 are off, since `fields.prepare_head` has refused all that they refuse, in the caller's
@@ -23,6 +26,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+from hyperframe.frame import RstStreamFrame
 
 from hyperpool.errors import HyperpoolError, RemoteProtocolError
 from hyperpool.protocol import events as ours
@@ -43,6 +47,8 @@ CANCEL = int(h2.errors.ErrorCodes.CANCEL)
 MAX_FRAME_BYTES = 1 << 14
 # h2 starts both windows with RFC 9113 6.9.2's initial value.
 INITIAL_WINDOW_BYTES = 65_535
+# Frames can be in flight for this many of our latest resets; an older one is reset once more, which is legal.
+MAX_RESETS_KNOWN = 1_000
 HIGHEST_STREAM_ID = 2**31 - 1
 
 _CONFIG = h2.config.H2Configuration(
@@ -70,8 +76,22 @@ class _Machine(h2.connection.H2Connection):
     def __init__(self) -> None:
         super().__init__(config=_CONFIG)
         self.heard: list[h2.events.Event] = []
+        self._was_reset: dict[int, None] = {}
         self.encoder = MemoEncoder()
         self.decoder = MemoDecoder()
+
+    def reset_stream(self, stream_id: int, error_code: Any = 0) -> None:
+        """See h2; once for each stream."""
+        super().reset_stream(stream_id, error_code)
+        self._was_reset[stream_id] = None
+        if len(self._was_reset) > MAX_RESETS_KNOWN:
+            del self._was_reset[next(iter(self._was_reset))]
+
+    def _prepare_for_sending(self, frames: list[Any]) -> None:
+        super()._prepare_for_sending([frame for frame in frames if not self._repeats_reset(frame)])
+
+    def _repeats_reset(self, frame: Any) -> bool:
+        return isinstance(frame, RstStreamFrame) and frame.stream_id in self._was_reset
 
     def _receive_frame(self, frame: Any) -> list[h2.events.Event]:
         events = super()._receive_frame(frame)
@@ -236,9 +256,13 @@ class H2Codec:
         events.append(ours.End(event.stream_id))
 
     def _on_reset(self, event: Any, events: list[ours.Event]) -> None:
-        # h2 also reports the resets that it made itself, for frames on closed streams: those are not the peer's.
+        code = int(event.error_code)
         if event.remote_reset:
-            events.append(ours.Reset(event.stream_id, int(event.error_code)))
+            events.append(ours.Reset(event.stream_id, code))
+            return
+        # h2 has reset the stream itself: its window was raised past 2**31-1 (RFC 9113 6.9.1), or it had ended already.
+        error = RemoteProtocolError(f"the server broke HTTP/2 on this stream: {error_name(code)} (RFC 9113 5.4.2)")
+        events.append(ours.Broken(event.stream_id, error))
 
     def _on_goaway(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.GoAway(event.last_stream_id, int(event.error_code), event.additional_data or b""))

@@ -138,12 +138,14 @@ class MemoEncoder(hpack.Encoder):
         key = tuple(headers)
         block = self._known.get(key)
         if block is None:
-            block = super().encode(headers, huffman)
-            # Secrets are never kept: hpack's never-indexed tuples compare equal to plain ones.
-            if table.version == self._version and len(self._known) < MEMO_BLOCKS and _all_indexable(key):
+            # A block that begins with the table's new size says so once (RFC 7541 4.2).
+            lasting = not table.resized and len(self._known) < MEMO_BLOCKS and _all_indexable(key)
+            block = super().encode(key, huffman)
+            if lasting and table.version == self._version:
                 self._known[key] = block
         return block
 
 
 def _all_indexable(fields: tuple[Any, ...]) -> bool:
-    return not any(isinstance(field, hpack.NeverIndexedHeaderTuple) for field in fields)
+    # Secrets are never kept: hpack's never-indexed tuples compare equal to plain ones. A third part marks one as well.
+    return not any(isinstance(field, hpack.NeverIndexedHeaderTuple) or len(field) > 2 for field in fields)

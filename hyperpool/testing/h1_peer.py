@@ -198,7 +198,7 @@ class H1Peer:
         self._exchange, self._ahead_bytes = None, 0
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._is_draining:
             self._h11.start_next_cycle()
-            self._wire.post(lambda: self.receive_more())  # what was pipelined, from a stack of its own
+            self._wire.post(self.receive_more)  # what was pipelined, from a stack of its own
         else:
             self._wire.end(POLITE)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import hyperpool
 from hyperpool.testing import CertificateAuthority, ScriptedPeer, Server
@@ -115,6 +118,17 @@ def opened(gate: threading.Event) -> None:
         raise AssertionError("the gate was never opened")
 
 
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it holds before long: for what nobody announces, such as published figures."""
+    pause = threading.Event()
+    deadline_at = time.monotonic() + WAIT_S
+    while not holds():
+        if time.monotonic() > deadline_at:
+            return False
+        pause.wait(0.002)
+    return True
+
+
 def error_of(future: Any, kind: type[BaseException] = BaseException) -> Any:
     """The error that a Future ends with, which must be of this very class."""
     error = future.exception(WAIT_S)
@@ -124,12 +138,10 @@ def error_of(future: Any, kind: type[BaseException] = BaseException) -> Any:
 
 def raised(kind: type[BaseException], act: Callable[[], object]) -> Any:
     """The exception of this very class that the call raises."""
-    try:
+    with pytest.raises(kind) as caught:
         act()
-    except BaseException as error:
-        assert type(error) is kind, repr(error)
-        return error
-    raise AssertionError(f"{kind.__name__} was not raised")
+    assert type(caught.value) is kind, repr(caught.value)
+    return caught.value
 
 
 def pieces(n_bytes: int, piece_bytes: int = 64 << 10) -> Iterator[bytes]:
@@ -139,7 +151,9 @@ def pieces(n_bytes: int, piece_bytes: int = 64 << 10) -> Iterator[bytes]:
         yield piece[: min(piece_bytes, n_bytes - at)]
 
 
-def run_program(folder: Path, text: str, *arguments: str, timeout_s: float = WAIT_S) -> subprocess.CompletedProcess[str]:
+def run_program(
+    folder: Path, text: str, *arguments: str, timeout_s: float = WAIT_S
+) -> subprocess.CompletedProcess[str]:
     """Run a program in an interpreter of its own, in which warnings are errors."""
     program = folder / "program.py"
     program.write_text(text)

@@ -13,7 +13,7 @@ import pytest
 from client_support import WAIT_S, Kit, Wire, opened, pieces
 
 import hyperpool
-from hyperpool.testing import Reply, Server, pattern, pattern_pieces
+from hyperpool.testing import Reply, Request, Server, pattern, pattern_pieces
 
 HUGE_BYTES = 100 << 20
 MIB = 1 << 20
@@ -191,7 +191,7 @@ def test_a_large_upload_is_never_further_ahead_of_the_server_than_buffers_and_wi
     source = Source(mib * MIB)
     received, furthest = 0, 0
 
-    def handler(request: hyperpool.testing.Request) -> str:
+    def handler(request: Request) -> str:
         nonlocal received, furthest
         for piece in request.iter_body():
             received += len(piece)
@@ -225,7 +225,7 @@ def test_an_upload_whose_reader_stands_still_waits_and_delays_nobody(kit: Kit, h
     client = kit.client(h2_wire, limits=hyperpool.Limits(max_connections_per_origin=1))
 
     @server.route("/still")
-    def still(request: hyperpool.testing.Request) -> str:
+    def still(request: Request) -> str:
         opened(gate)
         return str(len(request.read()))
 

@@ -6,12 +6,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import as_completed, wait
+from pathlib import Path
 
 import pytest
 from client_support import H2_TLS, WAIT_S, Kit, Wire, opened
 
 import hyperpool
-from hyperpool.testing import Refuse, Reply, Server, inline, pattern
+from hyperpool.testing import Refuse, Reply, Request, Server, inline, pattern
+from hyperpool.testing.messages import AnswerLike, Handler
 
 REQUESTS = 500
 
@@ -203,11 +205,11 @@ def test_an_announced_goaway_lets_open_streams_finish_and_new_ones_go_elsewhere(
     assert late.result(WAIT_S).status_code == 200
 
 
-def refusing(times: int) -> object:
+def refusing(times: int) -> Handler:
     """A handler that refuses each path so often, then answers with what was uploaded."""
     seen: dict[str, int] = {}
 
-    def handler(request: hyperpool.testing.Request) -> object:
+    def handler(request: Request) -> AnswerLike:
         seen[request.path] = seen.get(request.path, 0) + 1
         return Refuse() if seen[request.path] <= times else Reply(200, body=request.read())
 
@@ -223,9 +225,9 @@ def test_a_refused_request_is_resent_whatever_its_method_and_the_response_says_s
     assert client.pool.stats().origins[server.origin].resent == 2
 
 
-def test_a_refused_file_upload_is_read_again_from_its_beginning(kit: Kit, tmp_path: object) -> None:
+def test_a_refused_file_upload_is_read_again_from_its_beginning(kit: Kit, tmp_path: Path) -> None:
     server, client = kit.pair(handler=refusing(1))
-    path = tmp_path / "upload"  # type: ignore[operator]
+    path = tmp_path / "upload"
     path.write_bytes(b"skipped" + pattern(200_000))
     with path.open("rb") as file:
         file.seek(7)

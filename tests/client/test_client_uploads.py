@@ -105,7 +105,7 @@ def test_a_post_without_content_declares_that_there_is_none(kit: Kit, wire: Wire
     assert ("content-length", "0") in server.requests[0].headers
 
 
-@pytest.mark.parametrize("content", [5, 1.5, object(), {"a": 1}, True], ids=repr)
+@pytest.mark.parametrize("content", [5, 1.5, len, {"a": 1}, True], ids=["int", "float", "function", "dict", "bool"])
 def test_content_of_a_wrong_type_is_refused_before_anything_is_opened(kit: Kit, content: Any) -> None:
     server, client = kit.pair()
     with pytest.raises(hyperpool.LocalProtocolError, match="content"):

@@ -45,7 +45,7 @@ from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.response import Response
 from hyperpool.handoff.source import Source, make_source
 from hyperpool.protocol.fields import prepare_head
-from hyperpool.values import Limits, Origin, Request, Route, Timeout, TlsSettings, parse_url
+from hyperpool.values import Limits, Request, Route, Timeout, TlsSettings, parse_url
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PATIENT = Timeout(pool=None, connect=None, write=None, read=None)
@@ -289,7 +289,9 @@ class H2Peer(Peer):
 
     @property
     def open_ids(self) -> list[int]:
-        return [one for one, seen in self.seen.items() if seen.reset_code is None and not (seen.ended and seen.answered)]
+        return [
+            one for one, seen in self.seen.items() if seen.reset_code is None and not (seen.ended and seen.answered)
+        ]
 
     def heard(self, kind: type[F]) -> list[F]:
         return [frame for frame in self.frames if isinstance(frame, kind)]
@@ -463,10 +465,16 @@ class H1Peer(Peer):
 
     def hear(self, data: bytes) -> None:
         self._machine.receive_data(data)
-        while (event := self._machine.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-            if isinstance(event, h11.ConnectionClosed):
-                return
+        while (event := self._next_event()) not in (h11.NEED_DATA, h11.PAUSED, None):
             self._react(event)
+
+    def _next_event(self) -> Any:
+        try:
+            event = self._machine.next_event()
+        except h11.RemoteProtocolError:
+            assert self.eof  # a request that ends with its connection; `SeenHttp1.ended` tells
+            return None
+        return None if isinstance(event, h11.ConnectionClosed) else event
 
     def _react(self, event: Any) -> None:
         if isinstance(event, h11.Request):
@@ -613,7 +621,8 @@ class Bench:
         return True
 
     def _carry(self) -> bool:
-        return any([peer.carry() for peer in self.peers])
+        moved = [peer.carry() for peer in self.peers]
+        return any(moved)
 
     @property
     def is_due(self) -> bool:
@@ -685,22 +694,3 @@ def check_ledgers(connection: Http2Connection) -> None:
     assert connection._ledger.balanced
     for stream in connection._streams.values():
         assert stream.ledger.balanced
-
-
-__all__ = [
-    "CANCEL",
-    "ENHANCE_YOUR_CALM",
-    "INITIAL_WINDOW_BYTES",
-    "NO_ERROR",
-    "PATIENT",
-    "PROTOCOL_ERROR",
-    "REFUSED_STREAM",
-    "Bench",
-    "Call",
-    "Endless",
-    "H1Peer",
-    "H2Peer",
-    "HandFed",
-    "Origin",
-    "check_ledgers",
-]

@@ -60,7 +60,7 @@ def test_a_request_that_comes_in_the_moment_of_the_loops_end_is_served(bench: Be
     close, calls = transport.close, []
 
     def submit_and_close() -> None:
-        calls.append(bench.submit("/just in time".replace(" ", "-")))
+        calls.append(bench.submit("/just-in-time"))
         close()
 
     transport.close = submit_and_close  # type: ignore[method-assign]

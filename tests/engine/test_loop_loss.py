@@ -1,4 +1,4 @@
-"""A peer that dies, lies or falls silent: every exchange ends once, with an error of its own (L5), and on time (L12)."""
+"""A peer that dies, lies or falls silent: every exchange ends once, with its own error (L5), and on time (L12)."""
 
 from __future__ import annotations
 

@@ -89,7 +89,9 @@ def test_before_the_peers_settings_only_one_stream_is_opened(bench: Bench) -> No
 
 
 def test_a_burst_on_a_fresh_origin_dials_once(bench: Bench) -> None:
-    bench.submit_many(500)
+    bench.submit_many(250)
+    bench.run()
+    bench.submit_many(250)
     bench.run()
     bench.connect_h2(greet=False)
     bench.run()

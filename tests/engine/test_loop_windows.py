@@ -193,9 +193,7 @@ def broken_by_an_early_end(bench: Bench, peer: H2Peer) -> None:
         broken_by_an_early_end,
     ],
 )
-def test_no_credit_is_lost_when_a_stream_ends_early(
-    narrow: Bench, scenario: Callable[[Bench, H2Peer], None]
-) -> None:
+def test_no_credit_is_lost_when_a_stream_ends_early(narrow: Bench, scenario: Callable[[Bench, H2Peer], None]) -> None:
     peer = narrow.open_h2()
     for _ in range(30):  # together more than the connection's window: a leak of each would shut it
         scenario(narrow, peer)

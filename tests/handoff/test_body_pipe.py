@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 from handoff_kit import Waiters, open_pipe
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpool.errors import ConnectionLost, ResponseClosed
 from hyperpool.handoff.body import BodyPipe
 from hyperpool.protocol.ledger import ReceiveLedger
+
+# On a busy machine an example may take long: that is no failure.
+unhurried = settings(deadline=None)
 
 
 def lost() -> ConnectionLost:
@@ -110,6 +113,14 @@ class TestAbandoning:
         pipe.abandon()
         assert pipe.buffered_bytes == 0
         assert not pipe._chunks
+
+    def test_what_still_comes_is_not_read(self) -> None:
+        """The loop may feed until it has heard of the close."""
+        pipe = open_pipe()
+        pipe.abandon()
+        pipe.feed(b"late")
+        with pytest.raises(ResponseClosed):
+            pipe.take()
 
     def test_the_peer_must_be_told_once(self) -> None:
         pipe = open_pipe()
@@ -215,6 +226,7 @@ class TestCredit:
         pipe.feed(b"a")
         assert [pipe.take(), pipe.buffered_bytes] == [b"a", 4]
 
+    @unhurried
     @given(
         window=st.integers(65_535, 65_545) | st.just(1 << 17),
         pieces=st.lists(st.tuples(st.integers(1, 16_384), st.integers(0, 256)), max_size=60),

@@ -478,5 +478,9 @@ class TestWhereAndWhen:
         with future.result() as response:
             assert response.elapsed.total_seconds() == 2.0
 
+    def test_a_password_in_the_url_is_shown_nowhere(self) -> None:
+        exchange = opened(request=make_request(url="https://user:secret@a.test/x", timeout=Timeout(1.0)))
+        assert "secret" not in repr(exchange) + str(exchange.timeout_error(102.0))
+
     def test_it_shows_its_state(self) -> None:
         assert repr(opened()) == f"<Exchange GET {ORIGIN}/x open stream=1>"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import selectors
 import threading
+from collections import deque
 
 import pytest
 from handoff_kit import WAIT_S, FakeWakeup
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpool.engine.wakeup import SocketWakeup
 from hyperpool.handoff.inbox import Inbox, InboxClosed
+
+# On a busy machine an example may take long: that is no failure.
+unhurried = settings(deadline=None)
 
 
 def a_sleeping_inbox() -> tuple[Inbox, FakeWakeup]:
@@ -182,6 +186,45 @@ class TestTheLock:
             inbox.put("before the lock was let go")
         assert list(loop.value()) == ["before the lock was let go"]
 
+    def test_a_put_that_begins_when_the_loop_lets_the_lock_go_is_taken_next(self, in_thread) -> None:
+        """L2, with a lock that lies: it lets a put in before the loop may go on.
+
+        Were the items swapped after the lock, that put would hold the old queue, and append to it when it was read.
+        """
+        inbox = Inbox(FakeWakeup())
+        moved, gate, threads = threading.Event(), threading.Event(), []
+
+        class SlowQueue(deque):
+            def append(self, item: object) -> None:
+                moved.set()
+                assert gate.wait(WAIT_S)
+                super().append(item)
+
+        def put_late() -> None:
+            inbox.put("late")
+            moved.set()
+
+        class LyingLock:
+            def __init__(self) -> None:
+                self._lock = inbox._lock
+                self._lies = 1
+
+            def __enter__(self) -> None:
+                self._lock.acquire()
+
+            def __exit__(self, *exc_info: object) -> None:
+                self._lock.release()
+                if self._lies:
+                    self._lies = 0
+                    threads.append(in_thread(put_late))
+                    assert moved.wait(WAIT_S)
+
+        inbox._items, inbox._lock = SlowQueue(), LyingLock()
+        got = list(inbox.take())
+        gate.set()
+        threads[0].value()
+        assert got + list(inbox.take()) == ["late"]
+
     def test_a_finalizer_may_put_in_the_middle_of_a_put_of_its_own_thread(self) -> None:
         """The lock is re-entrant; a plain one would hang here."""
         inbox, wakeup = a_sleeping_inbox()
@@ -260,6 +303,41 @@ class TestOrderAndEnd:
         assert inbox.close_if_empty()
 
 
+class TestInAForkedChild:
+    """X1: the parent's loop is not here, and its lock may be held by a thread that is not here either."""
+
+    def test_a_put_is_refused_although_the_lock_was_held(self, in_thread) -> None:
+        inbox, _ = a_sleeping_inbox()
+        in_thread(inbox._lock.acquire).value()
+        inbox.abandon_in_child()
+        with pytest.raises(InboxClosed):
+            inbox.put("a")
+
+    def test_what_waited_is_dropped(self) -> None:
+        """The parent handles it; handled here too, it would be sent twice."""
+        inbox, _ = a_sleeping_inbox()
+        inbox.put("a")
+        inbox.abandon_in_child()
+        assert not inbox.close()
+
+    def test_what_is_dropped_does_not_wake_the_parent(self) -> None:
+        """Its finalizer may put: the wake-up's socket belongs to the parent."""
+        inbox, wakeup = a_sleeping_inbox()
+        refused: list[bool] = []
+
+        class WithFinalizer:
+            def __del__(self) -> None:
+                try:
+                    inbox.put("finalizer")
+                except InboxClosed:
+                    refused.append(True)
+
+        inbox._items.append(WithFinalizer())
+        inbox.abandon_in_child()
+        assert (refused, wakeup.woken) == ([True], 0)
+
+
+@unhurried
 @given(st.lists(st.sampled_from(["put", "sleep", "take"]), max_size=40))
 def test_a_waiting_item_is_never_asleep_without_a_byte(acts: list[str]) -> None:
     """L3 as an invariant: wherever the loop may sleep with items there, a byte is on its way."""

@@ -1,0 +1,399 @@
+"""What callers write and what arrives: URLs, parameters, headers, forms, JSON, verbs, and the module's functions."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from client_support import H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire, eventually, raised
+
+import hyperpool
+from hyperpool.testing import Reply, Request, inline, pattern
+
+
+@inline
+def mirror(request: Request) -> str:
+    """The request's head as JSON."""
+    return json.dumps({"method": request.method, "target": request.target, "headers": request.headers})
+
+
+def echo_head(request: Request) -> str:
+    """Head and body as JSON."""
+    body = request.read().decode()
+    return json.dumps({"method": request.method, "target": request.target, "headers": request.headers, "body": body})
+
+
+def sent(kit: Kit, wire: Wire, method: str = "GET", path: str = "/", **options: Any) -> Any:
+    server, client = kit.pair(wire, echo_head)
+    return client.request(method, server.url(path), **options).json()
+
+
+def values(seen: Any, name: str) -> list[str]:
+    return [value for key, value in seen["headers"] if key == name]
+
+
+VERBS = ["get", "options", "post", "put", "patch", "delete", "query"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_sends_its_method(kit: Kit, wire: Wire, verb: str) -> None:
+    server, client = kit.pair(wire, mirror)
+    assert getattr(client, verb)(server.url("/x")).json()["method"] == verb.upper()
+
+
+def test_head_has_no_body_but_the_headers_of_a_get(kit: Kit, wire: Wire) -> None:
+    server, client = kit.pair(wire)
+    response = client.head(server.url("/bytes/1000"))
+    assert (response.content, response.headers["content-length"]) == (b"", "1000")
+    assert client.get(server.url("/bytes/5")).content == pattern(5)
+
+
+def test_a_method_in_lower_case_is_sent_in_upper_case_and_an_unknown_one_is_sent_at_all(kit: Kit, wire: Wire) -> None:
+    server, client = kit.pair(wire, mirror)
+    assert client.request("get", server.url()).json()["method"] == "GET"
+    assert client.request("PURGE", server.url()).json()["method"] == "PURGE"
+
+
+PARAMS: dict[str, tuple[Any, str]] = {
+    "mapping": ({"a": 1, "b": "x y"}, "a=1&b=x+y"),
+    "pairs": ([("a", 1), ("a", 2)], "a=1&a=2"),
+    "list value": ({"a": [1, 2]}, "a=1&a=2"),
+    "str": ("a=1&b", "a=1&b"),
+    "None value": ({"a": None, "b": 1}, "b=1"),
+    "special characters": ({"a&b": "c=d#e?f"}, "a%26b=c%3Dd%23e%3Ff"),
+    "not ASCII": ({"ä": "☃"}, "%C3%A4=%E2%98%83"),
+    "line ends": ({"a": "b\r\nc"}, "a=b%0D%0Ac"),
+    "empty": ({}, ""),
+    "None": (None, ""),
+}
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_params_become_the_query(kit: Kit, plain_wire: Wire, name: str) -> None:
+    params, query = PARAMS[name]
+    assert sent(kit, plain_wire, path="/p", params=params)["target"] == ("/p?" + query if query else "/p")
+
+
+def test_params_are_added_to_the_query_of_the_url_and_before_its_fragment(kit: Kit) -> None:
+    assert sent(kit, H2_TLS, path="/p?a=1#f", params={"b": 2})["target"] == "/p?a=1&b=2"
+
+
+def test_params_of_the_client_are_added_to_those_of_each_call(kit: Kit) -> None:
+    server, client = kit.pair(handler=mirror, params={"key": "k", "lang": "de"})
+    assert client.get(server.url("/p")).json()["target"] == "/p?key=k&lang=de"
+    assert client.get(server.url("/p"), params={"page": 2}).json()["target"] == "/p?key=k&lang=de&page=2"
+    assert client.get(server.url("/p?q=1")).json()["target"] == "/p?q=1&key=k&lang=de"
+
+
+def test_headers_of_a_call_replace_those_of_the_client_by_name_and_none_removes_one(kit: Kit) -> None:
+    server, client = kit.pair(handler=mirror, headers={"X-A": "client", "X-B": "client", "User-Agent": "mine"})
+    seen = client.get(server.url(), headers={"x-a": "call", "X-B": None, "Accept": None}).json()
+    assert (values(seen, "x-a"), values(seen, "x-b"), values(seen, "user-agent")) == (["call"], [], ["mine"])
+    assert values(seen, "accept") == []
+    again = client.get(server.url()).json()
+    assert (values(again, "x-a"), values(again, "x-b"), values(again, "accept")) == (["client"], ["client"], ["*/*"])
+
+
+def test_default_headers_say_who_we_are_and_what_can_be_decoded(kit: Kit, wire: Wire) -> None:
+    seen = sent(kit, wire)
+    assert values(seen, "user-agent") == [f"hyperpool/{hyperpool.__version__}"]
+    assert values(seen, "accept") == ["*/*"]
+    assert {"gzip", "deflate"} <= set(values(seen, "accept-encoding")[0].split(", "))
+
+
+def test_repeated_headers_are_kept_in_their_order(kit: Kit, wire: Wire) -> None:
+    seen = sent(kit, wire, headers=[("X-A", "1"), ("X-B", "2"), ("X-A", "3")])
+    assert values(seen, "x-a") == ["1", "3"]
+
+
+@pytest.mark.parametrize("value", [5, b"5", "5"], ids=repr)
+def test_header_values_may_be_str_bytes_or_int(kit: Kit, value: Any) -> None:
+    assert values(sent(kit, H2_TLS, headers={b"X-A": value}), "x-a") == ["5"]
+
+
+def test_a_host_header_replaces_the_authority(kit: Kit, wire: Wire) -> None:
+    server, client = kit.pair(wire, mirror)
+    client.get(server.url(), headers={"Host": "virtual.test"})
+    assert server.requests[0].authority == "virtual.test"
+
+
+BODIES: dict[str, tuple[dict[str, Any], str, str | None]] = {
+    "json object": ({"json": {"a": [1, None, "ä"]}}, '{"a":[1,null,"\\u00e4"]}', "application/json"),
+    "json falsy": ({"json": 0}, "0", "application/json"),
+    "form": ({"data": {"a": 1, "b": "x y"}}, "a=1&b=x+y", "application/x-www-form-urlencoded"),
+    "form pairs": ({"data": [("a", 1), ("a", 2)]}, "a=1&a=2", "application/x-www-form-urlencoded"),
+    "form lists": ({"data": {"a": [1, 2]}}, "a=1&a=2", "application/x-www-form-urlencoded"),
+    "data bytes": ({"data": b"raw"}, "raw", None),
+    "data str": ({"data": "raw"}, "raw", None),
+    "data iterable": ({"data": [b"r", b"aw"]}, "raw", None),
+    "content": ({"content": b"raw"}, "raw", None),
+    "nothing": ({}, "", None),
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_is_sent_with_the_type_that_it_has(kit: Kit, plain_wire: Wire, name: str) -> None:
+    options, body, content_type = BODIES[name]
+    seen = sent(kit, plain_wire, "POST", **options)
+    assert seen["body"] == body
+    assert values(seen, "content-type") == ([content_type] if content_type else [])
+
+
+def test_a_content_type_that_is_given_is_kept(kit: Kit) -> None:
+    seen = sent(kit, H2_TLS, "POST", json={}, headers={"content-type": "application/ld+json"})
+    assert values(seen, "content-type") == ["application/ld+json"]
+
+
+@pytest.mark.parametrize("two", [("content", "data"), ("content", "json"), ("data", "json")], ids="+".join)
+def test_two_bodies_at_once_are_refused(kit: Kit, two: tuple[str, str]) -> None:
+    server, client = kit.pair()
+    with pytest.raises(hyperpool.LocalProtocolError, match="one of"):
+        client.submit("POST", server.url(), **dict.fromkeys(two, b"x"))
+    assert server.connections_accepted == 0
+
+
+def test_json_that_is_none_is_refused_before_anything_is_sent(kit: Kit) -> None:
+    server, client = kit.pair()
+    raised(ValueError, lambda: client.submit("POST", server.url(), json=float("nan")))
+    raised(TypeError, lambda: client.submit("POST", server.url(), json=object()))
+    assert server.connections_accepted == 0
+
+
+BASES: dict[str, tuple[str, str, str]] = {
+    "path": ("", "/x", "/x"),
+    "no slash": ("", "x", "/x"),
+    "base with a path": ("/api/v1", "x", "/api/v1/x"),
+    "both slashes": ("/api/", "/x", "/api/x"),
+    "empty": ("/api", "", "/api/"),
+    "a URL within the query": ("/api", "/login?next=https://other.test/", "/api/login?next=https://other.test/"),
+    "a colon in the path": ("/api", "/a:b://c", "/api/a:b://c"),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_relative_url_is_put_behind_the_base_url(kit: Kit, name: str) -> None:
+    base, given, target = BASES[name]
+    server = kit.server(handler=mirror)
+    client = kit.client(base_url=server.origin + base)
+    assert client.get(given).json()["target"] == target
+
+
+def test_an_absolute_url_leaves_the_base_url_aside(kit: Kit) -> None:
+    server, other = kit.server(handler=mirror), kit.server(handler=mirror)
+    client = kit.client(base_url=server.origin)
+    assert client.get(other.url("/x")).json()["target"] == "/x"
+    assert len(other.requests) == 1 and server.requests == []
+
+
+def test_a_request_keeps_what_was_asked_for(kit: Kit) -> None:
+    server, client = kit.pair()
+    response = client.post(server.url("/echo"), content=b"x", params={"a": 1})
+    assert (response.request.method, response.request.url) == ("POST", server.url("/echo?a=1"))
+    assert response.url == server.url("/echo?a=1")
+
+
+# -- one pool, two clients -------------------------------------------------------------------------------------------
+
+
+def test_two_clients_share_the_connections_of_one_pool(kit: Kit) -> None:
+    server = kit.server(handler=mirror)
+    pool = kit.pool()
+    one = kit.client(pool=pool, headers={"X-Who": "one"})
+    two = kit.client(pool=pool, headers={"X-Who": "two"})
+    assert values(one.get(server.url()).json(), "x-who") == ["one"]
+    assert values(two.get(server.url()).json(), "x-who") == ["two"]
+    assert server.connections_accepted == 1
+    one.close()
+    assert two.get(server.url()).status_code == 200, "a shared pool outlives each of its clients"
+    assert not pool.closed
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"verify": False},
+        {"cert": "x"},
+        {"limits": hyperpool.Limits()},
+        {"http1": False},
+        {"http2": False},
+        {"trust_env": False},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_belongs_to_the_pool_cannot_be_given_to_a_client_that_shares_one(kit: Kit, options: Any) -> None:
+    raised(ValueError, lambda: hyperpool.Client(pool=kit.pool(), **options))
+
+
+def test_a_client_that_may_speak_nothing_is_refused() -> None:
+    raised(ValueError, lambda: hyperpool.Client(http1=False, http2=False))
+
+
+# -- the module's functions ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def default_client() -> Iterator[None]:
+    yield
+    hyperpool.default_client().close()
+
+
+@pytest.mark.usefixtures("default_client")
+def test_the_modules_functions_use_one_default_client(kit: Kit) -> None:
+    server = kit.server(H1_PLAIN, echo_head)
+    for verb in VERBS:
+        assert getattr(hyperpool, verb)(server.url("/x")).json()["method"] == verb.upper()
+    assert hyperpool.head(server.url()).content == b""
+    assert hyperpool.request("PURGE", server.url()).json()["method"] == "PURGE"
+    assert hyperpool.submit("GET", server.url()).result(WAIT_S).status_code == 200
+    with hyperpool.stream("GET", server.url()) as response:
+        assert json.loads(response.read())["method"] == "GET"
+    assert [response.status_code for response in hyperpool.map([server.url()] * 3)] == [200] * 3
+    assert server.connections_accepted <= 3
+    assert len(hyperpool.default_client().pool.stats().origins) == 1
+
+
+@pytest.mark.usefixtures("default_client")
+def test_threads_that_ask_for_the_default_client_at_once_get_the_same_one(kit: Kit) -> None:
+    barrier = threading.Barrier(16, timeout=WAIT_S)
+    threads = kit.threads(16)
+    got = [threads.submit(lambda: (barrier.wait(), hyperpool.default_client())[1]) for _ in range(16)]
+    assert len({id(future.result(WAIT_S)) for future in got}) == 1
+
+
+@pytest.mark.usefixtures("default_client")
+def test_the_default_client_is_made_anew_after_it_was_closed(kit: Kit) -> None:
+    server = kit.server(H1_PLAIN)
+    first = hyperpool.default_client()
+    assert hyperpool.get(server.url("/bytes/1")).status_code == 200
+    first.close()
+    assert hyperpool.get(server.url("/bytes/1")).status_code == 200
+    assert hyperpool.default_client() is not first
+
+
+@pytest.mark.parametrize("name", [*VERBS, "head", "request", "submit", "stream", "map"])
+def test_each_module_function_is_documented_and_typed_like_its_twin(name: str) -> None:
+    function, method = getattr(hyperpool, name), getattr(hyperpool.Client, name)
+    assert function.__doc__ and method.__doc__
+    wanted = [one for one in inspect.signature(method).parameters if one != "self"]
+    taken = inspect.signature(function).parameters
+    assert wanted[0] in taken
+    assert any(one.kind is one.VAR_KEYWORD for one in taken.values()) or set(wanted) <= set(taken)
+
+
+# -- map -------------------------------------------------------------------------------------------------------------
+
+
+def test_map_gives_all_responses_in_order_of_input_where_ordered(kit: Kit, wire: Wire) -> None:
+    server, client = kit.pair(wire)
+    urls = [server.url(f"/bytes/{n}") for n in range(250)]
+    assert [len(response.content) for response in client.map(urls, ordered=True)] == list(range(250))
+
+
+def test_map_gives_responses_as_they_are_completed_otherwise(kit: Kit, wire: Wire) -> None:
+    gate = kit.gate()
+    server, client = kit.pair(wire)
+    server.route("/gated")(lambda request: (gate.wait(WAIT_S), "late")[1])
+    responses = client.map([server.url("/gated"), *[server.url(f"/bytes/{n}") for n in range(5)]])
+    first = [len(next(responses).content) for _ in range(5)]
+    gate.set()
+    assert sorted(first) == list(range(5))
+    assert next(responses).text == "late"
+    assert list(responses) == []
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+@pytest.mark.parametrize("max_in_flight", [1, 7, 100])
+def test_map_reads_its_input_only_as_slots_come_free(kit: Kit, ordered: bool, max_in_flight: int) -> None:
+    server, client = kit.pair()
+    taken = 0
+
+    def urls() -> Iterator[str]:
+        nonlocal taken
+        for n in range(300):
+            taken += 1
+            yield server.url(f"/bytes/{n}")
+
+    given = 0
+    for response in client.map(urls(), max_in_flight=max_in_flight, ordered=ordered):
+        assert taken - given <= max_in_flight
+        assert response.status_code == 200
+        given += 1
+    assert (given, taken) == (300, 300)
+
+
+def test_map_takes_urls_and_tuples_with_options_of_their_own(kit: Kit) -> None:
+    server, client = kit.pair(handler=echo_head)
+    entries = [server.url("/a"), ("POST", server.url("/b"), {"content": b"x"}), ("DELETE", server.url("/c"))]
+    seen = [response.json() for response in client.map(entries, ordered=True, headers={"X-All": "y"})]
+    assert [(one["method"], one["target"], one["body"]) for one in seen] == [
+        ("GET", "/a", ""),
+        ("POST", "/b", "x"),
+        ("DELETE", "/c", ""),
+    ]
+    assert [values(one, "x-all") for one in seen] == [["y"]] * 3
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+def test_map_raises_the_error_of_a_request_and_cancels_the_others(kit: Kit, h2_wire: Wire, ordered: bool) -> None:
+    server, client = kit.pair(h2_wire)
+    urls = [server.url("/fault/reset"), *[server.url("/fault/silence")] * 5]
+    raised(hyperpool.StreamReset, lambda: list(client.map(urls, ordered=ordered)))
+    assert server.wait_until(lambda server: all(one.reset_code == 8 for one in server.requests[1:]), WAIT_S)
+    assert client.get(server.url("/bytes/1")).status_code == 200
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+def test_leaving_map_early_cancels_what_is_under_way(kit: Kit, h2_wire: Wire, ordered: bool) -> None:
+    server, client = kit.pair(h2_wire)
+    urls = [server.url("/bytes/1"), *[server.url("/fault/silence")] * 5]
+    responses = client.map(urls, ordered=ordered, max_in_flight=6)
+    assert next(responses).content == pattern(1)
+    responses.close()
+    assert server.wait_until(
+        lambda server: [one.reset_code for one in server.requests[1:]] == [8] * (len(server.requests) - 1), WAIT_S
+    )
+    assert eventually(lambda: client.pool.stats().open_streams == client.pool.stats().queued == 0)
+
+
+@pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
+def test_an_exception_of_maps_input_is_raised_and_cancels_what_is_under_way(
+    kit: Kit, h2_wire: Wire, ordered: bool
+) -> None:
+    server, client = kit.pair(h2_wire)
+
+    def urls() -> Iterator[str]:
+        yield server.url("/fault/silence")
+        assert server.wait_until(lambda server: len(server.requests) == 1, WAIT_S)
+        raise ZeroDivisionError
+
+    raised(ZeroDivisionError, lambda: list(client.map(urls(), ordered=ordered)))
+    assert server.wait_until(lambda server: server.requests[0].reset_code == 8, WAIT_S)
+
+
+def test_map_of_nothing_is_nothing_and_a_bad_bound_is_refused_at_once(kit: Kit) -> None:
+    client = kit.client()
+    assert list(client.map([])) == []
+    raised(ValueError, lambda: client.map([], max_in_flight=0))
+
+
+def test_eight_threads_each_map_over_one_client(kit: Kit) -> None:
+    server, client = kit.pair()
+    threads = kit.threads(8)
+
+    def one(thread: int) -> int:
+        urls = (server.url(f"/bytes/{n + thread}") for n in range(100))
+        return sum(len(response.content) for response in client.map(urls, max_in_flight=10))
+
+    done = [threads.submit(one, n) for n in range(8)]
+    assert [future.result(WAIT_S) for future in done] == [sum(range(n, n + 100)) for n in range(8)]
+    assert server.connections_accepted == 1
+
+
+def test_a_reply_without_a_handlers_headers_is_still_a_response(kit: Kit, wire: Wire) -> None:
+    server, client = kit.pair(wire, lambda request: Reply(599))
+    response = client.get(server.url())
+    assert (response.status_code, response.content, response.ok) == (599, b"", False)

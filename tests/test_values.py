@@ -1,0 +1,297 @@
+"""Origin, Url, Timeout, Limits, Request: what is accepted, and what is refused at the door."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from typing import Any
+
+import pytest
+import urllib3
+import urllib3.util
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperpool.errors import InvalidURL
+from hyperpool.values import (
+    Limits,
+    Origin,
+    Request,
+    Route,
+    Timeout,
+    TlsSettings,
+    as_timeout,
+    parse_url,
+    without_userinfo,
+)
+
+# On a busy machine an example may take long: that is no failure.
+unhurried = settings(deadline=None)
+
+GOOD = [
+    ("http://a.test", "http", "a.test", 80, "/", None),
+    ("https://a.test", "https", "a.test", 443, "/", None),
+    ("HTTPS://A.Test/Path?Q=1#frag", "https", "a.test", 443, "/Path?Q=1", None),
+    ("https://a.test:8443/x", "https", "a.test", 8443, "/x", None),
+    ("https://a.test:/x", "https", "a.test", 443, "/x", None),
+    ("https://a.test:1/", "https", "a.test", 1, "/", None),
+    ("https://a.test:65535/", "https", "a.test", 65535, "/", None),
+    ("http://127.0.0.1:80/", "http", "127.0.0.1", 80, "/", None),
+    ("http://[::1]:8080/x", "http", "::1", 8080, "/x", None),
+    ("http://[FE80::1]/", "http", "fe80::1", 80, "/", None),
+    ("https://user:p%40ss@a.test/", "https", "a.test", 443, "/", "user:p%40ss"),
+    ("https://evil.test@a.test/", "https", "a.test", 443, "/", "evil.test"),
+    ("https://a.test/a b?c d", "https", "a.test", 443, "/a%20b?c%20d", None),
+    ("https://a.test?q=1", "https", "a.test", 443, "/?q=1", None),
+    ("https://a.test/\u00fc", "https", "a.test", 443, "/%C3%BC", None),
+    ("https://b\u00fccher.test/", "https", "xn--bcher-kva.test", 443, "/", None),
+    ("https://a_b.test/", "https", "a_b.test", 443, "/", None),
+    ("https://a.test/x\\y", "https", "a.test", 443, "/x%5Cy", None),
+    ("https://a.test/http://b.test/ c", "https", "a.test", 443, "/http://b.test/%20c", None),
+]
+BAD = [
+    "",
+    "a.test",
+    "a.test/x",
+    "//a.test/x",
+    "/x",
+    "ftp://a.test/",
+    "file:///etc/passwd",
+    "unix:/run/x",
+    "javascript:alert(1)",
+    "data:text/plain,x",
+    "http:",
+    "http://",
+    "http:///x",
+    "https://:443/",
+    "https://user@/",
+    "https://a.test:0/",
+    "https://a.test:65536/",
+    "https://a.test:99999999999/",
+    "https://a.test:x/",
+    "https://a.test:-1/",
+    "https://a.test:\uff18\uff10/",
+    "https://a .test/",
+    "https://a.test /",
+    "https:// a.test/",
+    "https://a.test\\@b.test/",
+    "https://a.test\\.b.test/",
+    "https://[::1/",
+    "https://[zz]/",
+    "https://a.test/\r\nX: y",
+    "https://a.test/\n",
+    "\thttps://a.test/",
+    "https://a\x00.test/",
+    "https://a.test/\x7f",
+    "https://" + "\u00fc" * 80 + ".test/",
+    "https://\u2028.test/",
+]
+
+
+class TestUrls:
+    @pytest.mark.parametrize(("text", "scheme", "host", "port", "target", "userinfo"), GOOD)
+    def test_it_is_taken_apart(
+        self, text: str, scheme: str, host: str, port: int, target: str, userinfo: str | None
+    ) -> None:
+        url = parse_url(text)
+        assert (url.origin, url.target, url.userinfo) == (Origin(scheme, host, port), target, userinfo)
+        assert url.text == text
+
+    @pytest.mark.parametrize("text", BAD)
+    def test_what_cannot_be_requested_is_refused(self, text: str) -> None:
+        """P11: one parser, and no repairs in the authority."""
+        with pytest.raises(InvalidURL):
+            parse_url(text)
+
+    @pytest.mark.parametrize("given_", [b"https://a.test/", None, 1])
+    def test_what_is_no_str_is_refused(self, given_: Any) -> None:
+        with pytest.raises(InvalidURL, match=type(given_).__name__):
+            parse_url(given_)
+
+    @pytest.mark.parametrize(("text", "culprit"), [("https://a.test/\n", r"'\\n'"), ("https://a b/", "' '")])
+    def test_the_message_names_the_culprit(self, text: str, culprit: str) -> None:
+        with pytest.raises(InvalidURL, match=f"{culprit} is not allowed"):
+            parse_url(text)
+
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("https://user:secret@a.test/x", "https://a.test/x"),
+            ("https://user:p@ss@a.test/", "https://a.test/"),
+            ("https://a.test/x@y", "https://a.test/x@y"),
+            ("https://a.test/", "https://a.test/"),
+        ],
+    )
+    def test_it_is_shown_without_its_password(self, text: str, shown: str) -> None:
+        assert without_userinfo(text) == shown
+
+    def test_a_refusal_keeps_its_cause(self) -> None:
+        with pytest.raises(InvalidURL) as caught:
+            parse_url("https://[::1/")
+        assert caught.value.__cause__ is not None
+
+    @unhurried
+    @given(
+        st.text(max_size=40)
+        | st.builds("http{}://{}/{}".format, st.sampled_from(["", "s"]), st.text(max_size=12), st.text())
+    )
+    def test_a_url_is_good_or_invalid_and_nothing_else(self, text: str) -> None:
+        """P11: no foreign exception, and nothing of the caller's reaches the wire unescaped."""
+        try:
+            url = parse_url(text)
+        except InvalidURL:
+            return
+        assert url.origin.scheme in ("http", "https")
+        assert url.target.isascii()
+        assert url.target.startswith("/")
+        assert not any(character <= " " for character in url.origin.host + url.target)
+
+    def test_a_very_long_url_costs_linear_time(self) -> None:
+        """P11: half a megabyte of what made regular expressions blow up."""
+        parse_url("https://a.test/" + "a@:/?#[" * 70_000)
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(
+        ("origin", "authority"),
+        [
+            (Origin("https", "a.test", 443), "a.test"),
+            (Origin("https", "a.test", 80), "a.test:80"),
+            (Origin("http", "a.test", 80), "a.test"),
+            (Origin("http", "::1", 80), "[::1]"),
+            (Origin("http", "::1", 8080), "[::1]:8080"),
+        ],
+    )
+    def test_the_port_is_named_where_it_is_not_the_schemes(self, origin: Origin, authority: str) -> None:
+        """RFC 9113 8.3.1, RFC 9110 7.2."""
+        assert (origin.authority, str(origin)) == (authority, f"{origin.scheme}://{authority}")
+
+    def test_equal_origins_are_one_key(self) -> None:
+        assert len({parse_url("https://A.test").origin, parse_url("https://a.test:443/x").origin}) == 1
+
+    def test_a_route_tells_trust_and_versions_apart(self) -> None:
+        """Two ways of trusting never share a connection."""
+        origin = Origin("https", "a.test", 443)
+        routes = {
+            Route(origin, TlsSettings()),
+            Route(origin, TlsSettings(verify=False)),
+            Route(origin, TlsSettings(), http2=False),
+            Route(origin, TlsSettings()),
+        }
+        assert len(routes) == 3
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            Origin("https", "a.test", 443),
+            parse_url("https://a.test/"),
+            Timeout(1),
+            Limits(),
+            Request("GET", "https://a.test/"),
+            TlsSettings(),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_a_value_is_frozen_and_can_be_pickled(self, value: Any) -> None:
+        assert pickle.loads(pickle.dumps(value)) == value
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, dataclasses.fields(value)[0].name, None)
+
+
+class TestTimeouts:
+    def test_the_defaults_are_the_documented_ones(self) -> None:
+        assert Timeout() == Timeout(None, pool=30, connect=10, write=30, read=60)
+
+    @pytest.mark.parametrize(
+        ("given_", "meant"),
+        [
+            (None, Timeout(pool=None, connect=None, write=None, read=None)),
+            (5, Timeout(5)),
+            (2.5, Timeout(2.5)),
+            (0, Timeout(0)),
+            ((3, 7), Timeout(connect=3, read=7)),
+            ((None, 7.5), Timeout(connect=None, read=7.5)),
+            (Timeout(read=1), Timeout(read=1)),
+            (urllib3.Timeout(9), Timeout(9)),
+            (urllib3.Timeout(connect=3, read=7), Timeout(connect=3, read=7)),
+            (urllib3.Timeout(total=9, connect=None, read=None), Timeout(9, connect=None, read=None)),
+            (urllib3.Timeout(), Timeout()),
+        ],
+    )
+    def test_it_is_read_in_the_forms_that_people_know(self, given_: Any, meant: Timeout) -> None:
+        assert as_timeout(given_) == meant
+
+    def test_a_subclass_of_urllib3s_is_read_as_well(self) -> None:
+        class Patient(urllib3.Timeout):
+            pass
+
+        assert as_timeout(Patient(9)) == Timeout(9)
+
+    @pytest.mark.parametrize(
+        "given_", ["5", (1,), (1, 2, 3), [1, 2], object(), True, ("1", "2"), urllib3.util.Retry(3), {"total": 1}]
+    )
+    def test_anything_else_is_refused(self, given_: Any) -> None:
+        with pytest.raises(TypeError):
+            as_timeout(given_)
+
+    @pytest.mark.parametrize("phase", ["total", "pool", "connect", "write", "read"])
+    @pytest.mark.parametrize("seconds", [-1, -0.001, float("nan"), float("inf")])
+    def test_a_phase_lasts_no_less_than_nothing_and_no_longer_than_a_number(self, phase: str, seconds: float) -> None:
+        with pytest.raises(ValueError, match=f"Timeout.{phase}"):
+            Timeout(**{phase: seconds})
+
+    @pytest.mark.parametrize("phase", ["total", "pool", "connect", "write", "read"])
+    @pytest.mark.parametrize("seconds", ["1", True, 1j])
+    def test_a_phase_is_a_number_of_seconds(self, phase: str, seconds: Any) -> None:
+        with pytest.raises(TypeError, match=f"Timeout.{phase}"):
+            Timeout(**{phase: seconds})
+
+
+NUMBERS = [limit.name for limit in dataclasses.fields(Limits)]
+OPTIONAL = ["ping_after_s", "max_decoded_bytes"]
+WHOLE = [limit.name for limit in dataclasses.fields(Limits) if str(limit.type).startswith("int")]
+
+
+class TestLimits:
+    @pytest.mark.parametrize("name", NUMBERS)
+    @pytest.mark.parametrize("value", [0, -1])
+    def test_a_limit_is_more_than_nothing(self, name: str, value: float) -> None:
+        with pytest.raises(ValueError, match=f"Limits.{name}"):
+            Limits(**{name: value})
+
+    @pytest.mark.parametrize("name", sorted(set(NUMBERS) - set(WHOLE)))
+    def test_a_limit_in_seconds_is_a_number(self, name: str) -> None:
+        with pytest.raises(ValueError, match=f"Limits.{name}"):
+            Limits(**{name: float("nan")})
+
+    @pytest.mark.parametrize("name", OPTIONAL)
+    def test_some_limits_may_be_left_out(self, name: str) -> None:
+        assert getattr(Limits(**{name: None}), name) is None
+
+    @pytest.mark.parametrize("name", sorted(set(NUMBERS) - set(OPTIONAL)))
+    def test_the_others_may_not(self, name: str) -> None:
+        """Else it would be the I/O thread that stumbles over None."""
+        with pytest.raises(TypeError, match=f"Limits.{name}"):
+            Limits(**{name: None})
+
+    @pytest.mark.parametrize("name", WHOLE)
+    def test_counts_and_sizes_are_whole_numbers(self, name: str) -> None:
+        """Else it would be the I/O thread, when h2 packs 1e6 into a SETTINGS frame."""
+        with pytest.raises(TypeError, match=f"Limits.{name}"):
+            Limits(**{name: 1e6})
+
+    @pytest.mark.parametrize("name", ["stream_window_bytes", "connection_window_bytes"])
+    @pytest.mark.parametrize("value", [65_534, 2**31])
+    def test_a_window_is_one_that_http2_can_have(self, name: str, value: int) -> None:
+        """RFC 9113 6.9.2."""
+        with pytest.raises(ValueError, match=f"Limits.{name}"):
+            Limits(**{name: value})
+
+    @pytest.mark.parametrize("name", ["stream_window_bytes", "connection_window_bytes"])
+    @pytest.mark.parametrize("value", [65_535, 2**31 - 1])
+    def test_the_smallest_and_the_largest_window_are_allowed(self, name: str, value: int) -> None:
+        assert getattr(Limits(**{name: value}), name) == value
+
+    @pytest.mark.parametrize("name", NUMBERS)
+    def test_every_limit_is_documented(self, name: str) -> None:
+        assert f"\n    {name}: " in (Limits.__doc__ or "")
