@@ -47,7 +47,7 @@ class Client:
     HTTP/1.1 where it does not. Close it with `close` or a with block; making one opens nothing.
 
     base_url: put before relative URLs. headers: sent with every request, where a call does not give its own. params:
-        added to those of each call.
+        likewise, by their names.
     verify: True (certifi, or SSL_CERT_FILE / SSL_CERT_DIR where ``trust_env``), "system", a CA file or folder, PEM
         bytes, an ``ssl.SSLContext``, an ``OpenSSL.SSL.Context``, or False.
     cert: path or PEM bytes of certificate and key, (cert, key), or (cert, key, password).
@@ -188,10 +188,11 @@ class Client:
             raise InvalidURL(f"a URL must be str, not {type(url).__name__}")
         if self.base_url and not _ABSOLUTE(url):
             url = f"{self.base_url.rstrip('/')}/{url.lstrip('/')}"
-        for more in (self.params, params):
-            if more:
-                url = _with_query(url, more)
-        return url
+        named = {name for name, _ in _pairs(params)}
+        own = self.params
+        if not isinstance(own, str):
+            own = [pair for pair in _pairs(own) if pair[0] not in named]
+        return _with_query(_with_query(url, own), params)
 
     def _headers(self, own: HeadersLike, content_type: str | None) -> Headers:
         if not own and content_type is None:
@@ -262,15 +263,21 @@ def _text(given: Any) -> str:
     raise LocalProtocolError(f"a header name or value must be str or bytes, not {given!r}")
 
 
-def _with_query(url: str, params: Params) -> str:
+def _pairs(params: Params) -> list[tuple[str, Any]]:
+    """Query parameters as pairs, in their order; those of a ready query string stay in it."""
     if isinstance(params, str):
-        query = params
-    else:
-        pairs = params.items() if isinstance(params, Mapping) else params or ()
-        query = urllib.parse.urlencode([(name, value) for name, value in pairs if value is not None], doseq=True)
+        return []
+    pairs = params.items() if isinstance(params, Mapping) else params or ()
+    return [(name, value) for name, value in pairs if value is not None]
+
+
+def _with_query(url: str, params: Params) -> str:
+    query = params if isinstance(params, str) else urllib.parse.urlencode(_pairs(params), doseq=True)
+    if not query:
+        return url
     bare, hash_mark, fragment = url.partition("#")
     separator = "&" if "?" in bare else "?"
-    return f"{bare}{separator}{query}{hash_mark}{fragment}" if query else url
+    return f"{bare}{separator}{query}{hash_mark}{fragment}"
 
 
 def _body(content: Any, data: Any, json: Any) -> tuple[Any, str | None]:

@@ -18,14 +18,15 @@ from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
 from hyperpool.handoff.exchange import Exchange, ResponseFuture
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
-from hyperpool.handoff.messages import Close, Prewarm, Retire, Submit
+from hyperpool.handoff.messages import Close, Drain, Prewarm, Retire, Submit
 from hyperpool.handoff.source import make_source
 from hyperpool.protocol.fields import prepare_head
 from hyperpool.values import Limits, Request, Route, TlsSettings, parse_url
 
 if TYPE_CHECKING:
-    from hyperpool.engine.loop import OriginLoop, OriginStats
+    from hyperpool.engine.loop import OriginLoop
     from hyperpool.engine.resolve import Resolver
+    from hyperpool.engine.stats import OriginStats
     from hyperpool.engine.trust import TlsConfig
 
 # A loop may end between the look-up and the put; a fresh one cannot, so the second try succeeds but for a close.
@@ -105,6 +106,7 @@ class ConnectionPool:
             origin=str(url.origin),
             limits=self.limits,
             made_at=made_at,
+            keeps_alive=self,
         )
         future = exchange.future
         assert future is not None
@@ -285,16 +287,28 @@ def _close_loops(threads: dict[threading.Thread, OriginLoop], *, grace_s: float 
         _tell(loop, Close(grace_at))
 
 
-def _tell(loop: OriginLoop, message: Any) -> None:
+def _tell(loop: OriginLoop, message: Any) -> bool:
     try:
         loop.inbox.put(message)
     except InboxClosed:
-        return  # it has ended by itself, which is what it would have been told
+        return False  # it has ended by itself
+    return True
 
 
-def _close_at_exit() -> None:
-    for pool in list(_pools):
-        pool.close(grace_s=_EXIT_GRACE_S)
+def _drain_at_exit() -> None:
+    """Let requests that were submitted and never waited for reach their end, for a short while.
+
+    Nothing is closed: daemon threads may be in the middle of calls, and an error there would be printed although
+    nobody did anything wrong. They stop with the interpreter, and so do our threads; the system closes the sockets.
+    """
+    until_at = time.monotonic() + _EXIT_GRACE_S
+    waits = []
+    for loop in [loop for pool in list(_pools) for loop in list(pool._threads.values())]:
+        answered = threading.Event()
+        if _tell(loop, Drain(answered.set)):
+            waits.append(answered)
+    for answered in waits:
+        answered.wait(max(0.0, until_at - time.monotonic()))
 
 
 def _start_anew_in_child() -> None:
@@ -302,6 +316,6 @@ def _start_anew_in_child() -> None:
         pool._start_anew_in_child()
 
 
-atexit.register(_close_at_exit)
+atexit.register(_drain_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_start_anew_in_child)

@@ -44,7 +44,12 @@ def pytest_configure() -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Long values are called by their argument: xdist's workers must agree on names, and certificates are random."""
+    """Binary and long values are called by their argument: pytest-xdist's workers must agree on the names of tests.
+
+    Certificates are random, and the bytes of gzip hold the time.
+    """
+    if isinstance(val, bytes) and not val.decode("latin-1").isprintable():
+        return argname
     return argname if isinstance(val, (str, bytes)) and len(val) > 80 else None
 
 

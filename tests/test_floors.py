@@ -33,14 +33,14 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("protocol.h2_codec", "protocol.h1_codec"),
     ],
     "F1 handoff": [
-        ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages"),
+        ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages", "handoff.pieces"),
         ("handoff.body",),
-        ("handoff.source",),
+        ("handoff.source", "handoff.leash"),
         ("handoff.response",),
         ("handoff.exchange",),
     ],
     "F2 engine": [
-        ("engine.wakeup", "engine.timers", "engine.resolve", "engine.transport", "engine.waiting"),
+        ("engine.wakeup", "engine.timers", "engine.resolve", "engine.transport", "engine.waiting", "engine.stats"),
         ("engine.trust",),
         ("engine.dial", "engine.connection"),
         ("engine.dialler", "engine.http1", "engine.http2", "engine.connections"),

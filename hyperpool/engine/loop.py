@@ -17,13 +17,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.connection import Connection, Life
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dialer, Dials
 from hyperpool.engine.http1 import Http1Connection
 from hyperpool.engine.http2 import Http2Connection
+from hyperpool.engine.stats import OriginStats
 from hyperpool.engine.timers import Timers
 from hyperpool.engine.transport import Transport
 from hyperpool.engine.waiting import WaitingQueue
@@ -39,24 +40,6 @@ if TYPE_CHECKING:
     from hyperpool.values import Limits, Route
 
 logger = logging.getLogger("hyperpool")
-
-
-class OriginStats(NamedTuple):
-    """What one origin's loop has published last. Immutable."""
-
-    origin: str
-    http_version: str | None
-    connections: int
-    open_streams: int
-    queued: int
-    dialing: int
-    requests: int
-    resent: int
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing was under way or waiting."""
-        return not (self.open_streams or self.queued or self.dialing)
 
 
 class OriginLoop:
@@ -85,6 +68,7 @@ class OriginLoop:
         self._waiting = WaitingQueue()
         self._deadlines: Timers[Exchange] = Timers()
         self._settling: list[Exchange] = []
+        self._drains: list[Callable[[], None]] = []
         self._taken: deque[Any] = deque()
         self._closing_at = NEVER
         self._requests = 0
@@ -180,11 +164,18 @@ class OriginLoop:
                 logger.exception("a done-callback of %r failed", exchange)
 
     def _goes_on(self) -> bool:
+        if self._drains and not self._unanswered():
+            self._tell_drained()
         if self._closing_at <= self.now or (self._closing_at != NEVER and not self._unanswered()):
             self._end_everything()
         if self._connections or self._waiting or self._dials.under_way:
             return True
         return not self.inbox.close_if_empty()
+
+    def _tell_drained(self) -> None:
+        drains, self._drains = self._drains, []
+        for answered in drains:
+            answered()
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -270,6 +261,9 @@ class OriginLoop:
         for connection in self._connections:
             connection.drain()
             self._connections.touch(connection)
+
+    def _on_drain(self, message: messages.Drain) -> None:
+        self._drains.append(message.answered)
 
     def _on_close(self, message: messages.Close) -> None:
         self._closing_at = min(self._closing_at, message.grace_at)
@@ -431,5 +425,6 @@ _REACT: dict[type, Callable[[OriginLoop, Any], None]] = {
     messages.Dialed: OriginLoop._on_dialed,
     messages.DialFailed: OriginLoop._on_dial_failed,
     messages.Retire: OriginLoop._on_retire,
+    messages.Drain: OriginLoop._on_drain,
     messages.Close: OriginLoop._on_close,
 }

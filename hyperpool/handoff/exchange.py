@@ -24,9 +24,10 @@ from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.body import BodyPipe, Piece, Upload
 from hyperpool.handoff.deadlines import NEVER, Deadlines
 from hyperpool.handoff.inbox import Inbox, InboxClosed
+from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
-from hyperpool.handoff.response import Leash, Response, ResponseParts
+from hyperpool.handoff.response import Response, ResponseParts
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Exchange:
 
     __slots__ = (
         "_collected",
+        "_keeps_alive",
         "_outcome",
         "_pipe",
         "connection",
@@ -125,6 +127,7 @@ class Exchange:
         origin: str,
         limits: Limits,
         made_at: str = "",
+        keeps_alive: object = None,
     ) -> None:
         self.request = request
         self.head = head
@@ -133,6 +136,8 @@ class Exchange:
         self.origin = origin
         self.limits = limits
         self.made_at = made_at
+        # The pool, which would close its loops if it were forgotten while somebody waits for this.
+        self._keeps_alive = keeps_alive
         self.deadlines = Deadlines(request.timeout, submitted_at)
         self.future: ResponseFuture | None = ResponseFuture(self._reach_loop_with_cancel)
         self.inbox: Inbox | None = None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,13 @@ class DialFailed:
 @dataclass(frozen=True, slots=True)
 class Retire:
     """Let every connection finish and close: the pool needs room for another origin. What still comes is served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Call ``answered`` when no Future is left to be resolved. Everything goes on as before."""
+
+    answered: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)

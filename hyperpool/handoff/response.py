@@ -6,27 +6,23 @@ into being when somebody asks. Reading a streamed body blocks the reader only; i
 
 from __future__ import annotations
 
-import codecs
 import datetime
-import functools
 import http
-import io
-import itertools
 import json
 import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, ResponseClosed
+from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.pieces import TextDecoder, lines, resized
 from hyperpool.protocol.content import make_decoder
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.body import BodyPipe
     from hyperpool.protocol.events import Fields, Head
     from hyperpool.values import Request
 
@@ -74,12 +70,14 @@ class Response:
         self.request = parts.request
         self.history: list[Response] = []
         self._parts = parts
-        self._chunks = chunks
+        self._chunks = chunks or []
         self._trailers = trailers
         self._leash = leash
         self._rest = memoryview(b"")
         self._read_error: HyperpoolError | None = None
         self._content: bytes | None = None
+        self._headers: Any = None
+        self._reading: Iterator[bytes] | None = None
         self._encoding: str | None = None
         self._closed = False
 
@@ -102,10 +100,13 @@ class Response:
         """The URL that was requested."""
         return self.request.url
 
-    @functools.cached_property
+    @property
     def headers(self) -> Any:
         """The header fields: a ``urllib3.HTTPHeaderDict`` of str, case-insensitive, repeated fields kept apart."""
-        return _header_dict(self._parts.head.fields)
+        # Not functools.cached_property, here and below: before Python 3.12 it takes one lock for all responses.
+        if self._headers is None:
+            self._headers = _header_dict(self._parts.head.fields)
+        return self._headers
 
     @property
     def trailers(self) -> Any:
@@ -181,17 +182,17 @@ class Response:
 
     def iter_raw(self, n: int | None = None) -> Iterator[bytes]:
         """The body as it came, still encoded: pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
-        return _resized(self._raw_pieces(), n)
+        return resized(self._raw_pieces(), n)
 
     def iter_bytes(self, n: int | None = None) -> Iterator[bytes]:
         """The decoded body in pieces of ``n`` bytes (the last may be shorter), or as they arrive. Blocks for each."""
         if self._content is not None:
-            return _resized(iter((self._content,)), n)
-        return _resized(self._fresh_pieces(), n)
+            return resized(iter((self._content,)), n)
+        return resized(self._fresh_pieces(), n)
 
     def iter_text(self, n: int | None = None) -> Iterator[str]:
         """The body as str, from pieces of ``n`` bytes; no character is torn."""
-        decoder = _TextDecoder(self._known_charset())
+        decoder = TextDecoder(self._known_charset())
         for piece in self.iter_bytes(n):
             if text := decoder.decode(piece):
                 yield text
@@ -200,19 +201,7 @@ class Response:
 
     def iter_lines(self) -> Iterator[str]:
         r"""The lines of the body without their ends (\n, \r or \r\n), whole also across pieces."""
-        # The io module does just this, with all its corner cases.
-        lines = io.IncrementalNewlineDecoder(None, translate=True)
-        # The parts of the unfinished line are joined once: a body without line ends must not cost its size squared.
-        unfinished: list[str] = []
-        for text in itertools.chain(self.iter_text(), [""]):
-            first, *others = lines.decode(text, final=not text).split("\n")
-            unfinished.append(first)
-            if others:
-                yield "".join(unfinished)
-                unfinished = [others.pop()]
-                yield from others
-        if last := "".join(unfinished):
-            yield last
+        return lines(self.iter_text())
 
     def read(self, n: int | None = -1) -> bytes:
         """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks."""
@@ -242,10 +231,12 @@ class Response:
         view[: len(data)] = data
         return len(data)
 
-    @functools.cached_property
+    @property
     def _pieces(self) -> Iterator[bytes]:
         """What `read` reads from, where the last read left it."""
-        return self.iter_bytes()
+        if self._reading is None:
+            self._reading = self.iter_bytes()
+        return self._reading
 
     def _fresh_pieces(self) -> Iterator[bytes]:
         """The decoded body from its beginning; of a streamed one, from where it is."""
@@ -266,11 +257,14 @@ class Response:
                 yield decoder.decode(b"", DECODE_PIECE_BYTES)
         yield decoder.flush()
 
-    @functools.cached_property
+    @property
     def _whole(self) -> bytes:
-        # Joined here, on the reader's thread: 100 MB would hold up the loop for 30 ms. One chunk is never copied.
-        chunks, self._chunks = self._chunks or [], None
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        # Joined here, on the reader's thread: 100 MB would hold up the loop for 30 ms. One chunk is never copied. Two
+        # threads may both do it, with the same outcome.
+        chunks = self._chunks
+        if len(chunks) != 1:
+            chunks = self._chunks = [b"".join(chunks)]
+        return chunks[0]
 
     def _raw_pieces(self) -> Iterator[bytes]:
         if self._leash is None:
@@ -354,56 +348,6 @@ class Response:
         return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self._name()}>"
 
 
-class Leash:
-    """Ties a streamed Response to its stream, so that a forgotten one is noticed.
-
-    Owned by its Response; the finalizer may run on any thread, which the inbox's re-entrant lock allows.
-    """
-
-    __slots__ = ("_made_at", "_reset", "pipe")
-
-    def __init__(self, pipe: BodyPipe, *, reset: Callable[[], None], made_at: str) -> None:
-        self.pipe = pipe
-        self._reset = reset
-        self._made_at = made_at
-
-    def let_go(self) -> bool:
-        """Drop what is unread, and reset the stream if the peer is still sending; whether it was."""
-        sending = self.pipe.abandon()
-        if sending:
-            self._reset()
-        return sending
-
-    def __del__(self) -> None:
-        if self.let_go():
-            warnings.warn(
-                f"a streamed response was forgotten before its end; it was asked for at {self._made_at}."
-                " Read it to its end, close() it, or use a with block",
-                ResourceWarning,
-                stacklevel=2,
-            )
-
-
-class _TextDecoder:
-    """bytes.decode, piece by piece.
-
-    Owned by one reader. UTF-16 and UTF-32 without a byte order mark are in this machine's order to bytes.decode, and an
-    error to the incremental decoders.
-    """
-
-    def __init__(self, charset: str) -> None:
-        self._charset = codecs.lookup(charset).name
-        self._decoder = codecs.getincrementaldecoder(charset)(errors="replace")
-
-    def decode(self, data: bytes, final: bool = False) -> str:
-        try:
-            return self._decoder.decode(data, final)
-        except UnicodeError:
-            data = self._decoder.getstate()[0] + data
-            self._decoder = codecs.getincrementaldecoder(f"{self._charset}-{sys.byteorder[0]}e")(errors="replace")
-            return self._decoder.decode(data, final)
-
-
 class _CookieView:
     """The little that http.cookiejar wants of a response."""
 
@@ -437,20 +381,3 @@ def _standard_reason(status: int) -> str:
         return http.HTTPStatus(status).phrase
     except ValueError:
         return ""
-
-
-def _resized(pieces: Iterator[bytes], n: int | None) -> Iterator[bytes]:
-    """The same bytes in pieces of ``n``; as they come for None. Empty pieces are left out."""
-    if n is None:
-        yield from filter(None, pieces)
-        return
-    if n < 1:
-        raise ValueError(f"pieces must have 1 byte or more, not {n}")
-    rest = bytearray()
-    for piece in pieces:
-        rest += piece
-        whole_bytes = len(rest) - len(rest) % n
-        yield from (bytes(rest[at : at + n]) for at in range(0, whole_bytes, n))
-        del rest[:whole_bytes]
-    if rest:
-        yield bytes(rest)

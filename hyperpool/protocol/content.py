@@ -36,7 +36,10 @@ class Decoder(Protocol):
         """Whether nothing more can be had from the input so far."""
 
     def decode(self, data: bytes, max_bytes: int) -> bytes:
-        """Up to ``max_bytes`` of output; call again with b"" until ``needs_input``. Raises DecodeError."""
+        """About ``max_bytes`` of output; call again with b"" until ``needs_input``. Raises DecodeError.
+
+        br and zstd may give up to one block of their own more (see there): a bound all the same.
+        """
 
     def flush(self) -> bytes:
         """The end of the input is here. Raises DecodeError where it should have gone on."""
@@ -102,7 +105,8 @@ class _Zlib:
             out = self._machine.decompress(data, max_bytes)
         except zlib.error as error:
             raise _broken(self.coding, error) from error
-        self._rest = self._machine.unconsumed_tail
+        # At the end, CPython's unconsumed_tail may repeat unused_data: taken for input, it would be offered for ever.
+        self._rest = b"" if self._machine.eof else self._machine.unconsumed_tail
         self._full = len(out) == max_bytes and not self._machine.eof
         return out
 
@@ -183,7 +187,8 @@ class _Deflate(_Zlib):
 class _Brotli:
     """br (RFC 7932).
 
-    Owned by one reader.
+    Owned by one reader. The machine fills whole blocks of memory, of 32 KiB and more as the output grows: less than
+    ``max_bytes`` and 32 KiB may come on top of ``max_bytes``.
     """
 
     def __init__(self) -> None:

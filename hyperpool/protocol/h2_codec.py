@@ -3,7 +3,7 @@
 h2 is the one HTTP/2 machine; this file adds what a client needs that h2 does otherwise:
 
 - A received GOAWAY must not end the streams that the server still answers (RFC 9113 6.8), but h2 closes its whole
-  machine (python-hyper/h2 issue 1181). `_Machine` overrides that one method.
+  machine (python-hyper/h2 issue 1181). `_Machine` overrides the method that does.
 - Events that stood before an error in the same read must reach the caller: h2 raises and loses them. `_Machine` keeps
   each frame's events as they come.
 - What still comes on a stream that we have reset is to be ignored (RFC 9113 5.1), but h2 answers each frame of it with

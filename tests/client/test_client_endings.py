@@ -308,12 +308,9 @@ PROGRAMS = {
     """,
     "requests of daemon threads": """
         def work():
-            try:
-                while True:
-                    client.get(origin + "/bytes/1000")
-            except hyperpool.PoolClosed:
-                pass
-        for _ in range(4):
+            while True:
+                client.get(origin + "/bytes/1000")
+        for _ in range(16):
             threading.Thread(target=work, daemon=True).start()
         for _ in range(20):
             client.get(origin + "/bytes/3")

@@ -82,10 +82,11 @@ def test_params_are_added_to_the_query_of_the_url_and_before_its_fragment(kit: K
     assert sent(kit, H2_TLS, path="/p?a=1#f", params={"b": 2})["target"] == "/p?a=1&b=2"
 
 
-def test_params_of_the_client_are_added_to_those_of_each_call(kit: Kit) -> None:
+def test_params_of_the_client_go_with_each_call_which_may_replace_them_by_name(kit: Kit) -> None:
     server, client = kit.pair(handler=mirror, params={"key": "k", "lang": "de"})
     assert client.get(server.url("/p")).json()["target"] == "/p?key=k&lang=de"
     assert client.get(server.url("/p"), params={"page": 2}).json()["target"] == "/p?key=k&lang=de&page=2"
+    assert client.get(server.url("/p"), params={"lang": "fr"}).json()["target"] == "/p?key=k&lang=fr"
     assert client.get(server.url("/p?q=1")).json()["target"] == "/p?q=1&key=k&lang=de"
 
 

@@ -232,6 +232,39 @@ class TestTheUploader:
         upload.abandon()
         assert closed.wait(WAIT_S)
 
+    def test_an_iterator_of_the_callers_own_is_closed(self) -> None:
+        """Not left to its finalizer: only generators have one that closes."""
+        closed = threading.Event()
+
+        class Own:
+            def __iter__(self) -> Own:
+                return self
+
+            def __next__(self) -> bytes:
+                raise StopIteration
+
+            def close(self) -> None:
+                closed.set()
+
+        drain(make_source(own := Own()))
+        assert closed.wait(WAIT_S)
+        assert own
+
+    def test_a_buffer_that_the_caller_fills_again_is_copied(self) -> None:
+        """The first piece still waits for the wire when the second one is made."""
+        made = threading.Event()
+
+        def pieces():
+            buffer = bytearray(b"first ")
+            yield buffer
+            buffer[:] = b"second"
+            yield buffer
+            made.set()
+
+        upload = make_source(pieces()).open(notify=lambda: None, capacity_bytes=100)
+        assert made.wait(WAIT_S)
+        assert [bytes(upload.take(6).data), bytes(upload.take(6).data)] == [b"first ", b"second"]
+
     def test_an_abandoned_run_is_out_of_the_callers_code_before_the_next_begins(self) -> None:
         """L9: else a file that both read would give the second run what is left over by the first."""
         held, begun, order = threading.Event(), threading.Event(), []

