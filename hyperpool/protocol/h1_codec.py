@@ -40,7 +40,7 @@ class H1Codec:
         self._head: bytearray | None = None
         self._interim = 0
         self._body_bytes = 0
-        self._http_version = "HTTP/1.1"
+        self._ended = False
 
     # -- what we send ----------------------------------------------------------------------------------------------
 
@@ -83,7 +83,8 @@ class H1Codec:
     def reusable(self) -> bool:
         """Whether the connection can carry another exchange (RFC 9112 9.3): both sides are done, and neither closes."""
         machine = self._machine
-        return not self.failure and machine.our_state is h11.DONE and machine.their_state is h11.DONE
+        done = machine.our_state is h11.DONE and machine.their_state is h11.DONE
+        return done and not self.failure and not self._ended
 
     # -- what we receive -------------------------------------------------------------------------------------------
 
@@ -122,7 +123,8 @@ class H1Codec:
     def _check_head(self, end: int) -> None:
         """Refuse what h11 would let pass: RFC 9112 2.2 (bare LF, bare CR), 4 (status line), 6.1 and 6.3 (framing)."""
         assert self._head is not None
-        size = len(self._head) if end < 0 else end
+        # Without an end, the last bytes may be all of it but one.
+        size = len(self._head) - len(_HEAD_END) + 1 if end < 0 else end
         if size > self._max_header_bytes:
             raise RemoteProtocolError(f"the response head has more than {self._max_header_bytes:,} bytes")
         head = self._head if end < 0 else self._head[: end + 2]
@@ -140,8 +142,6 @@ class H1Codec:
             event = self._machine.next_event()
             if event is h11.NEED_DATA:
                 return
-            if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
-                return
             self._translate(event, events)
         if self._machine.trailing_data[0]:
             self._fail("the server sent bytes behind the end of its response (RFC 9112 11.2)")
@@ -157,7 +157,7 @@ class H1Codec:
             version = "HTTP/" + event.http_version.decode("ascii")
             events.append(ours.Head(number, status, list(event.headers), bytes(event.reason), version))
         elif isinstance(event, h11.InformationalResponse):
-            self._count_interim(event.status_code)
+            self._count_interim()
             events.append(ours.Interim(number, event.status_code, list(event.headers)))
         else:
             if event.headers:
@@ -165,16 +165,15 @@ class H1Codec:
             self._busy = False
             events.append(ours.End(number))
 
-    def _count_interim(self, status: int) -> None:
+    def _count_interim(self) -> None:
         self._interim += 1
-        if status == 101:
-            raise RemoteProtocolError("the server switched protocols without being asked to (RFC 9110 15.2.2)")
         if self._interim > MAX_INTERIM:
             raise RemoteProtocolError(f"the server sent more than {MAX_INTERIM} interim responses (RFC 9110 15.2)")
 
     def receive_eof(self) -> list[ours.Event]:
         """The peer closed: the end of a body without framing (RFC 9112 6.3), else ``failure`` is ConnectionLost."""
         events: list[ours.Event] = []
+        self._ended = True
         if not self._busy or self.failure is not None:
             return events
         try:
