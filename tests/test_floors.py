@@ -44,7 +44,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("engine.trust",),
         ("engine.dial", "engine.connection"),
         ("engine.dialler", "engine.http1", "engine.http2", "engine.connections"),
-        ("engine.dials",),
+        ("engine.dials", "engine.settlement"),
         ("engine.loop",),
     ],
     "F3 pool": [("pool",)],

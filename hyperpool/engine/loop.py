@@ -24,6 +24,7 @@ from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dialer, Dials
 from hyperpool.engine.http1 import Http1Connection
 from hyperpool.engine.http2 import Http2Connection
+from hyperpool.engine.settlement import Settlement
 from hyperpool.engine.stats import OriginStats
 from hyperpool.engine.timers import Timers
 from hyperpool.engine.transport import Transport
@@ -67,8 +68,7 @@ class OriginLoop:
         self._dials = Dials(dialer, limits, self.inbox.put)
         self._waiting = WaitingQueue()
         self._deadlines: Timers[Exchange] = Timers()
-        self._settling: list[Exchange] = []
-        self._drains: list[Callable[[], None]] = []
+        self._settlement = Settlement(self._deadlines)
         self._taken: deque[Any] = deque()
         self._closing_at = NEVER
         self._requests = 0
@@ -96,7 +96,7 @@ class OriginLoop:
         self._run_timers()
         self._start_waiting()
         self._pump_and_flush()
-        self._settle()
+        self._settlement.carry_out()
         return self._goes_on()
 
     def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
@@ -151,31 +151,16 @@ class OriginLoop:
         self._connections.pump_and_flush()
         self._publish()
 
-    def _settle(self) -> None:
-        """Wake the waiters, each exactly once (L5). Their callbacks run here, and may raise."""
-        settling, self._settling = self._settling, []
-        for exchange in settling:
-            if exchange.state is State.DONE:
-                self._deadlines.disarm(exchange)
-                exchange.connection = None
-            try:
-                exchange.settle()
-            except BaseException:  # a done-callback's SystemExit must not end the origin's thread
-                logger.exception("a done-callback of %r failed", exchange)
-
     def _goes_on(self) -> bool:
-        if self._drains and not self._unanswered():
-            self._tell_drained()
-        if self._closing_at <= self.now or (self._closing_at != NEVER and not self._unanswered()):
+        closing = self._closing_at != NEVER
+        answered = (closing or self._settlement.awaited) and not self._unanswered()
+        if answered:
+            self._settlement.all_are()
+        if self._closing_at <= self.now or (closing and answered):
             self._end_everything()
         if self._connections or self._waiting or self._dials.under_way:
             return True
         return not self.inbox.close_if_empty()
-
-    def _tell_drained(self) -> None:
-        drains, self._drains = self._drains, []
-        for answered in drains:
-            answered()
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -263,7 +248,7 @@ class OriginLoop:
             self._connections.touch(connection)
 
     def _on_drain(self, message: messages.Drain) -> None:
-        self._drains.append(message.answered)
+        self._settlement.when_all_are(message.answered)
 
     def _on_close(self, message: messages.Close) -> None:
         self._closing_at = min(self._closing_at, message.grace_at)
@@ -297,7 +282,7 @@ class OriginLoop:
 
     def finished(self, exchange: Exchange) -> None:
         """Settle this exchange at the end of the turn: it is done, or its streamed response has begun."""
-        self._settling.append(exchange)
+        self._settlement.add(exchange)
 
     def uploaded(self, exchange: Exchange) -> None:
         """The body is out: now its response is waited for, perhaps with less patience."""
@@ -316,7 +301,7 @@ class OriginLoop:
 
     def _give_up(self, exchange: Exchange, error: BaseException) -> None:
         exchange.fail(error)
-        self._settling.append(exchange)
+        self._settlement.add(exchange)
 
     def _end_early(self, exchange: Exchange, error: BaseException) -> None:
         """End an exchange wherever it is: in the queue, or on the wire, where its stream is reset.
@@ -346,7 +331,7 @@ class OriginLoop:
             connection.flush()
             connection.close()
             self._connections.watch(connection)
-        self._settle()
+        self._settlement.carry_out()
 
     def _crash(self, cause: BaseException) -> None:
         """Last resort: close everything raw and settle everybody with the cause (L5, L12)."""
@@ -355,15 +340,15 @@ class OriginLoop:
         # One message may have been the cause; those behind it were not looked at.
         for message in [*self._taken, *self.inbox.close()]:
             self._save_from(message)
-        exchanges = [*self._waiting, *self._settling]
+        exchanges = [*self._waiting, *self._settlement.take()]
         for connection in self._connections:
             exchanges += connection.exchanges
             connection.transport.abort()
-        self._settling = list(dict.fromkeys(exchanges))
-        for exchange in self._settling:
+        for exchange in dict.fromkeys(exchanges):
             if exchange.state is not State.DONE:
                 exchange.fail(error.own_copy(**exchange.where()))
-        self._settle()
+            self._settlement.add(exchange)
+        self._settlement.carry_out()
 
     def _save_from(self, message: Any) -> None:
         """What a message holds must not be lost with the inbox: exchanges are settled, sockets closed."""

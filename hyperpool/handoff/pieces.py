@@ -26,6 +26,13 @@ def resized(pieces: Iterator[bytes], n: int | None) -> Iterator[bytes]:
         yield bytes(rest)
 
 
+def slices(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
+    """The same bytes, no piece larger than ``max_bytes``; smaller ones as they come."""
+    for piece in pieces:
+        for at in range(0, len(piece), max_bytes):
+            yield piece[at : at + max_bytes]
+
+
 def lines(texts: Iterable[str]) -> Iterator[str]:
     r"""The same text in lines without their ends (\n, \r or \r\n), whole also across pieces."""
     # The io module does just this, with all its corner cases.

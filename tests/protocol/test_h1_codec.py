@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import h11
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpool.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
-from hyperpool.protocol import events
+from hyperpool.protocol import events, h1_codec
 from hyperpool.protocol.events import Data, End, Head, Interim, RequestHead, Trailers
 from hyperpool.protocol.h1_codec import H1Codec
 
@@ -28,9 +29,13 @@ def head(
     return RequestHead(method, b"http", b"a.test", target, fields, body_bytes)
 
 
+def make(*, max_header_bytes: int = 64 << 10) -> H1Codec:
+    return H1Codec(max_header_bytes=max_header_bytes)
+
+
 def asked(method: bytes = b"GET", *fields: tuple[bytes, bytes], **limits: int) -> H1Codec:
     """A codec that waits for its first response."""
-    codec = H1Codec(**limits)
+    codec = make(**limits)
     codec.open(head(method, *fields), end=True)
     codec.data_to_send()
     return codec
@@ -66,19 +71,19 @@ def refused(wire: bytes, *, codec: H1Codec | None = None, step: int = 1 << 20) -
 
 class TestRequests:
     def test_a_request_is_written_as_it_is_meant(self) -> None:
-        codec = H1Codec()
+        codec = make()
         number = codec.open(head(b"GET", (b"X-Y", b"z"), target=b"/p?q"), end=True)
         assert number == 1
         assert codec.data_to_send() == b"GET /p?q HTTP/1.1\r\nHost: a.test\r\nX-Y: z\r\n\r\n"
 
     def test_what_was_taken_is_not_taken_again(self) -> None:
-        codec = H1Codec()
+        codec = make()
         codec.open(head(), end=True)
         codec.data_to_send()
         assert codec.data_to_send() == b""
 
     def test_a_body_of_known_length_goes_as_it_is(self) -> None:
-        codec = H1Codec()
+        codec = make()
         number = codec.open(head(b"PUT", (b"Content-Length", b"5"), body_bytes=5), end=False)
         codec.send(number, b"ab", end=False)
         codec.send(number, memoryview(b"cde"), end=True)
@@ -86,7 +91,7 @@ class TestRequests:
 
     def test_a_body_of_unknown_length_goes_in_chunks(self) -> None:
         """RFC 9112 7.1."""
-        codec = H1Codec()
+        codec = make()
         number = codec.open(head(b"PUT", body_bytes=None), end=False)
         codec.send(number, b"ab", end=False)
         codec.send(number, b"", end=False)
@@ -96,7 +101,7 @@ class TestRequests:
         assert wire.endswith(b"\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n")
 
     def test_a_body_of_unknown_length_that_is_none_goes_without_framing(self) -> None:
-        codec = H1Codec()
+        codec = make()
         codec.open(head(b"GET", body_bytes=None), end=True)
         assert b"Transfer-Encoding" not in codec.data_to_send()
 
@@ -104,7 +109,7 @@ class TestRequests:
     @given(parts=st.lists(st.binary(max_size=20), max_size=6), known=st.booleans())
     def test_a_server_reads_the_body_that_was_sent(self, parts: list[bytes], known: bool) -> None:
         size = sum(map(len, parts))
-        codec, server = H1Codec(), h11.Connection(h11.SERVER)
+        codec, server = make(), h11.Connection(h11.SERVER)
         fields = ((b"Content-Length", b"%d" % size),) if known else ()
         number = codec.open(head(b"POST", *fields, body_bytes=size if known else None), end=False)
         for part in parts:
@@ -114,10 +119,17 @@ class TestRequests:
         heard = _until_end(server)
         assert b"".join(bytes(event.data) for event in heard if isinstance(event, h11.Data)) == b"".join(parts)
 
+    def test_a_body_that_has_ended_takes_no_more(self) -> None:
+        codec = make()
+        number = codec.open(head(b"PUT", body_bytes=None), end=False)
+        codec.send(number, b"x", end=True)
+        with pytest.raises(LocalProtocolError):
+            codec.send(number, b"y", end=True)
+
     @pytest.mark.parametrize("given_body", [b"ab", b"abcd"])
     def test_a_body_of_another_length_than_declared_is_our_own_mistake(self, given_body: bytes) -> None:
         """P7."""
-        codec = H1Codec()
+        codec = make()
         number = codec.open(head(b"PUT", (b"Content-Length", b"3"), body_bytes=3), end=False)
         with pytest.raises(LocalProtocolError, match="cannot be sent over HTTP/1.1") as caught:
             codec.send(number, given_body, end=True)
@@ -223,6 +235,7 @@ BAD = {
     "a chunk size of 21 digits": CHUNKED + b"1" * 21 + b"\r\n",
     "a chunk size and a bare LF": CHUNKED + b"3\nabc\r\n0\r\n\r\n",
     "a chunk without its line end": CHUNKED + b"3\r\nabcX\r\n0\r\n\r\n",
+    "a chunk size and junk": CHUNKED + b"3 junk\r\nabc\r\n0\r\n\r\n",
     "a trailer that is no field": CHUNKED + b"0\r\nX Y: z\r\n\r\n",
 }
 
@@ -302,6 +315,33 @@ class TestHeadLimits:
             codec.receive(b"X: " + b"y" * 60 + b"\r\n")
         assert "more than 1,000 bytes" in str(codec.failure)
 
+    @pytest.mark.parametrize("start", [OK + b"X: ", OK[:-2]])
+    def test_a_head_that_drips_in_is_not_judged_from_its_beginning_for_each_byte(
+        self, monkeypatch: pytest.MonkeyPatch, start: bytes
+    ) -> None:
+        """A drip of 64 KiB would keep the loop's thread busy for a minute."""
+        judged: list[int] = []
+
+        class Counted:
+            """A pattern that tells how much it was given."""
+
+            def __init__(self, pattern: re.Pattern[bytes]) -> None:
+                self.pattern = pattern
+
+            def search(self, octets: bytearray, start: int = 0) -> re.Match[bytes] | None:
+                judged.append(len(octets) - start)
+                return self.pattern.search(octets, start)
+
+            def match(self, octets: bytearray) -> re.Match[bytes] | None:
+                judged.append(octets.find(b"\r\n"))
+                return self.pattern.match(octets)
+
+        for name in ("_BARE_LINE_END", "_STATUS_LINE"):
+            monkeypatch.setattr(h1_codec, name, Counted(getattr(h1_codec, name)))
+        wire = start + b"y" * 500 + b"\r\nZ: " + b"z" * 500
+        feed(asked(), wire, 1)
+        assert sum(judged) < 4 * len(wire)
+
     def test_trailers_without_an_end_are_refused(self) -> None:
         codec = asked(max_header_bytes=1_000)
         codec.receive(CHUNKED + b"0\r\n")
@@ -327,7 +367,7 @@ class TestHeadLimits:
 class TestKeepAlive:
     def test_a_connection_carries_one_exchange_after_the_other(self) -> None:
         """RFC 9112 9.3."""
-        codec = H1Codec()
+        codec = make()
         for number in (1, 2, 3):
             assert codec.open(head(), end=True) == number
             assert feed(codec, LENGTH_3, 5)[-1] == End(number)
@@ -377,18 +417,18 @@ class TestKeepAlive:
         assert "nobody had asked for" in refused(b"", codec=codec)
 
     def test_bytes_before_the_first_request_poison_a_connection(self) -> None:
-        assert "nobody had asked for" in refused(EMPTY, codec=H1Codec())
+        assert "nobody had asked for" in refused(EMPTY, codec=make())
 
     def test_a_server_that_answers_before_it_has_heard_all_is_not_asked_again(self) -> None:
         """RFC 9112 9.6: the rest of the upload stands between the two requests."""
-        codec = H1Codec()
+        codec = make()
         number = codec.open(head(b"PUT", (b"Content-Length", b"9"), body_bytes=9), end=False)
         codec.send(number, b"abc", end=False)
         assert feed(codec, EMPTY)[-1] == End(1)
         assert (codec.reusable, codec.failure) == (False, None)
 
     def test_an_upload_may_be_finished_after_the_answer(self) -> None:
-        codec = H1Codec()
+        codec = make()
         number = codec.open(head(b"PUT", (b"Content-Length", b"3"), body_bytes=3), end=False)
         feed(codec, EMPTY)
         codec.send(number, b"abc", end=True)
@@ -454,10 +494,11 @@ class TestEnds:
 
 
 class TestFailures:
-    def test_what_came_before_it_is_heard(self) -> None:
+    @pytest.mark.parametrize("fault", [b"x\r\n", b"1\r\nxyz"])
+    def test_what_came_before_it_is_heard(self, fault: bytes) -> None:
         """A complete response is not lost to the garbage behind it."""
         codec = asked()
-        heard = codec.receive(CHUNKED + b"3\r\nabc\r\nx\r\n")
+        heard = joined(codec.receive(CHUNKED + b"3\r\nabc\r\n" + fault))
         assert [type(event) for event in heard] == [Head, Data]
         assert isinstance(codec.failure, RemoteProtocolError)
 

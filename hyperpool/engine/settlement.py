@@ -1,0 +1,61 @@
+"""The end of a turn: Futures are resolved, last of all, when no map of streams is being walked (L5).
+
+Resolving one runs its done-callbacks, which are code of the caller: it may submit, cancel, close the pool, or raise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from hyperpool.engine.timers import Timers
+from hyperpool.handoff.exchange import Exchange, State
+
+logger = logging.getLogger("hyperpool")
+
+
+class Settlement:
+    """The exchanges that are decided in this turn, and who waits for all of them to be.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self, deadlines: Timers[Exchange]) -> None:
+        self._deadlines = deadlines
+        self._decided: list[Exchange] = []
+        self._drains: list[Callable[[], None]] = []
+
+    def add(self, exchange: Exchange) -> None:
+        """This one is done, or its streamed response has begun."""
+        self._decided.append(exchange)
+
+    def take(self) -> list[Exchange]:
+        """Those that are not carried out yet."""
+        decided, self._decided = self._decided, []
+        return decided
+
+    def carry_out(self) -> None:
+        """Wake the waiters, each exactly once."""
+        for exchange in self.take():
+            if exchange.state is State.DONE:
+                self._deadlines.disarm(exchange)
+                exchange.connection = None
+            try:
+                exchange.settle()
+            except BaseException:  # a done-callback's SystemExit must not end the origin's thread
+                logger.exception("a done-callback of %r failed", exchange)
+
+    def when_all_are(self, answered: Callable[[], None]) -> None:
+        """Call this as soon as `all_are` is said."""
+        self._drains.append(answered)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for that."""
+        return bool(self._drains)
+
+    def all_are(self) -> None:
+        """No Future is left to be resolved."""
+        drains, self._drains = self._drains, []
+        for answered in drains:
+            answered()
