@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hyperpool.values import Limits
 
 # A request is resent this often at most when servers keep refusing it (RFC 9113 8.7 sets no bound; Go and OkHttp stop
-# at 6 and 20). A server that refuses five times is not going to take the sixth.
+# at 6 and 20). A server that refuses five times is not going to take the sixth. See `Exchange.refusals`.
 MAX_RESENDS = 5
 # Ciphertext that may wait before uploads pause: enough to fill a socket, little enough that a PING or a RST_STREAM does
 # not queue behind megabytes.
@@ -207,7 +207,7 @@ class Connection:
 
 def may_resend(exchange: Exchange) -> bool:
     """Whether an exchange that the server provably did not act on can go out again (L9)."""
-    return exchange.state is State.OPEN and exchange.replayable and len(exchange.resends) < MAX_RESENDS
+    return exchange.state is State.OPEN and exchange.replayable and exchange.refusals < MAX_RESENDS
 
 
 def may_repeat(exchange: Exchange) -> bool:

@@ -227,7 +227,7 @@ class Http2Connection(Connection):
         self._forget(event.stream_id)
         name = h2_codec.error_name(event.code)
         if event.code == h2_codec.REFUSED_STREAM and stream.exchange.state is State.OPEN:
-            self._not_processed(stream.exchange, "REFUSED_STREAM")
+            self._not_processed(stream.exchange, "REFUSED_STREAM", refused=True)
         else:
             message = f"the server reset the stream with {name} (RFC 9113 7)"
             self._fail(stream.exchange, StreamReset(message, code=event.code, **stream.exchange.where()))
@@ -246,13 +246,16 @@ class Http2Connection(Connection):
             self._forget(stream.stream_id)
             reason = f"GOAWAY {h2_codec.error_name(event.code)}"
             if stream.exchange.state is State.OPEN:
-                self._not_processed(stream.exchange, reason)
+                # A server that retires connections (nginx's keepalive_requests) has served others first: that a queue
+                # moves on by a few at a time is no refusal of those at its end.
+                self._not_processed(stream.exchange, reason, refused=event.last_stream_id == 0)
             else:
                 message = f"the server denied a stream that it had answered ({reason})"
                 self._fail(stream.exchange, ConnectionLost(message, **stream.exchange.where()))
 
-    def _not_processed(self, exchange: Exchange, reason: str) -> None:
+    def _not_processed(self, exchange: Exchange, reason: str, *, refused: bool) -> None:
         if may_resend(exchange):
+            exchange.refusals += refused
             self.host.requeue(exchange, reason)
             return
         why = "its body cannot be replayed" if not exchange.replayable else "it was resent too often"

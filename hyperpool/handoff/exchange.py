@@ -103,6 +103,7 @@ class Exchange:
         "made_at",
         "origin",
         "parts",
+        "refusals",
         "request",
         "resends",
         "sequence",
@@ -152,6 +153,8 @@ class Exchange:
         self.upload_starved = False
         self.uploaded_bytes = 0
         self.resends: list[Resend] = []
+        # Those of the resends that count towards the bound.
+        self.refusals = 0
         self.parts: ResponseParts | None = None
         self._pipe: BodyPipe | None = None
         self._collected: list[bytes] = []

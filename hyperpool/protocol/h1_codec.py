@@ -7,6 +7,7 @@ that room), the head is judged here before h11 sees it. Exchanges are numbered 1
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -51,26 +52,26 @@ class H1Codec:
         fields = [(b"Host", head.authority), *head.fields]
         if head.body_bytes is None and not end:
             fields.append((b"Transfer-Encoding", b"chunked"))
-        self._send(h11.Request(method=head.method, target=head.target, headers=fields))
+        self._send(h11.Request, method=head.method, target=head.target, headers=fields)
         self._exchange += 1
         self._busy = True
         self._head = bytearray()
         self._interim = self._body_bytes = 0
         if end:
-            self._send(h11.EndOfMessage())
+            self._send(h11.EndOfMessage)
         return self._exchange
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
         """Send a piece of body. Raises LocalProtocolError where it is longer or shorter than was declared."""
         assert stream_id == self._exchange, "HTTP/1.1 carries one exchange at a time"
         if data:
-            self._send(h11.Data(data=data))  # type: ignore[arg-type]  # passed through to the wire as it is
+            self._send(h11.Data, data=data)
         if end:
-            self._send(h11.EndOfMessage())
+            self._send(h11.EndOfMessage)
 
-    def _send(self, event: Any) -> None:
+    def _send(self, kind: Callable[..., Any], **values: Any) -> None:
         try:
-            self._out += self._machine.send_with_data_passthrough(event) or ()
+            self._out += self._machine.send_with_data_passthrough(kind(**values)) or ()
         except h11.LocalProtocolError as error:
             raise LocalProtocolError(f"this request cannot be sent over HTTP/1.1: {error}") from error
 

@@ -168,6 +168,19 @@ def test_a_request_is_resent_five_times_at_most(bench: Bench, how: str) -> None:
     assert MAX_RESENDS == 5 and "too often" in str(call.error)
 
 
+def test_a_server_that_retires_connections_after_each_request_is_served_to_the_end(bench: Bench) -> None:
+    # nginx with a small keepalive_requests: the last in line is resent more often than a refused one would be
+    peer, calls = bench.open_h2(), bench.submit_many(MAX_RESENDS + 3)
+    bench.run()
+    for call in calls:
+        peer.respond(1)
+        peer.go_away(1)
+        bench.run()
+        assert call.done and call.error is None
+        peer = reconnect(bench) if bench.dialer.pending else peer
+    assert len(calls[-1].exchange.resends) > MAX_RESENDS
+
+
 def test_refused_streams_keep_their_order_and_any_method_is_resent(bench: Bench) -> None:
     # RFC 9113 8.7
     peer = bench.open_h2()
