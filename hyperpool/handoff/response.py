@@ -6,6 +6,7 @@ into being when somebody asks. Reading a streamed body blocks the reader only; i
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import http
 import json
@@ -308,11 +309,12 @@ class Response:
 
     def _known_charset(self) -> str:
         try:
-            # "zlib", "rot13" or "punycode" are codecs as well: only those that make text of any bytes will do.
+            # "zlib" and "rot13" are codecs as well: only those that make text of any bytes will do.
             b"-\xff".decode(self.encoding, "replace")
+            is_charset = codecs.lookup(self.encoding).name not in ("idna", "punycode")  # they spell host names
         except (LookupError, ValueError):
-            return "utf-8"
-        return self.encoding
+            is_charset = False
+        return self.encoding if is_charset else "utf-8"
 
     # -- its end ---------------------------------------------------------------------------------------------------
 

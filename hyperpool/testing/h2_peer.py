@@ -92,6 +92,8 @@ class H2Peer:
             events = self._h2.receive_data(data)
         except h2.exceptions.ProtocolError as error:
             return self._give_up(error)
+        if any(isinstance(event, h2.events.ConnectionTerminated) for event in events):
+            self._let_peer_leave()
         for event in events:
             act = _ACTS.get(type(event))
             if act is not None:
@@ -182,9 +184,10 @@ class H2Peer:
             self._service.log.changed()
         self._forget(event.stream_id or 0, "the peer reset the stream")
 
-    def _on_goaway(self, event: h2.events.ConnectionTerminated) -> None:
+    def _let_peer_leave(self) -> None:
         self._peer_goes_away = True
-        # h2 takes GOAWAY for the end; RFC 9113 6.8 lets the open streams finish.
+        # h2 takes GOAWAY for the end; RFC 9113 6.8 lets the open streams finish. Before the events of the same read are
+        # acted on, since data may stand in front of it, and wants its credit.
         self._h2.state_machine.state = ConnectionState.SERVER_OPEN
 
     # Credit for uploads.
@@ -322,5 +325,4 @@ _ACTS: dict[type, Callable[[H2Peer, Any], None]] = {
     h2.events.TrailersReceived: H2Peer._on_trailers,
     h2.events.StreamEnded: H2Peer._on_stream_end,
     h2.events.StreamReset: H2Peer._on_reset,
-    h2.events.ConnectionTerminated: H2Peer._on_goaway,
 }
