@@ -197,6 +197,13 @@ class Connection:
         """End one exchange of a connection that is lost."""
         raise NotImplementedError
 
+    def _uploaded(self, exchange: Exchange, *, last: bool) -> None:
+        """The wire has taken a piece of the body, perhaps its end."""
+        if last:
+            self.host.uploaded(exchange)
+        else:
+            exchange.deadlines.enter("write", self.host.now)
+
     def _fail(self, exchange: Exchange, error: BaseException) -> None:
         exchange.fail(error)
         self.host.finished(exchange)

@@ -108,10 +108,7 @@ class Http1Connection(Connection):
         elif piece.data or piece.last:
             self._h1.send(self._number, piece.data, end=piece.last)
             self._sending = not piece.last
-            if piece.last:
-                self.host.uploaded(exchange)
-            else:
-                exchange.deadlines.enter("write", self.host.now)
+            self._uploaded(exchange, last=piece.last)
         else:
             self._upload_parked = exchange.upload_starved = True
         return len(piece.data)

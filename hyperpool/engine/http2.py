@@ -146,10 +146,8 @@ class Http2Connection(Connection):
 
     def _sent(self, stream: _Stream, last: bool) -> None:
         stream.sending = not last
-        if last:
-            self.host.uploaded(stream.exchange)
-        else:
-            stream.exchange.deadlines.enter("write", self.host.now)
+        self._uploaded(stream.exchange, last=last)
+        if stream.sending:
             self._uploads.append(stream)
 
     def _unpark(self, stream_id: int) -> None:
