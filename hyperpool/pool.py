@@ -7,21 +7,25 @@ Loops do not know the pool: one that has ended is noticed by its closed inbox, a
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 import threading
 import time
 import weakref
 from collections import OrderedDict
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
+from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, ResponseFuture
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
-from hyperpool.handoff.messages import Close, Drain, Prewarm, Retire, Submit
+from hyperpool.handoff.messages import Close, Connect, Drain, Ping, Prewarm, Retire, Submit
+from hyperpool.handoff.pushes import Pushes
 from hyperpool.handoff.source import make_source
 from hyperpool.protocol.fields import prepare_head
-from hyperpool.values import Limits, Request, Route, TlsSettings, parse_url
+from hyperpool.values import Limits, Origin, Request, Route, TlsSettings, parse_url
 
 if TYPE_CHECKING:
     from hyperpool.engine.loop import OriginLoop
@@ -86,14 +90,21 @@ class ConnectionPool:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, *, stream: bool = False, made_at: str = "") -> ResponseFuture:
+    def submit(
+        self, request: Request, *, stream: bool = False, made_at: str = "", route: Route | None = None
+    ) -> ResponseFuture:
         """Begin a request; its Future. Never blocks on the network.
 
-        The Future resolves with the whole response, or at its head where ``stream`` is true. Raises PoolClosed,
-        PoolFull (too many origins), InvalidURL, and LocalProtocolError for what HTTP does not allow: nothing was sent
-        then. Every other fault is the Future's.
+        The Future resolves with the whole response, or at its head where ``stream`` is true. ``route`` says how to
+        reach the origin where that differs from the pool's own way (see `route`). Raises PoolClosed, PoolFull (too many
+        origins), InvalidURL, and LocalProtocolError for what HTTP does not allow: nothing was sent then. Every other
+        fault is the Future's.
         """
         url = parse_url(request.url)
+        if request.target is not None:
+            url = dataclasses.replace(url, target=request.target)
+        if route is None:
+            route = self.route(url.origin)
         source = make_source(request.content)
         body_bytes = 0 if source is None else source.length_bytes
         head = prepare_head(method=request.method, url=url, headers=request.headers, body_bytes=body_bytes)
@@ -110,16 +121,37 @@ class ConnectionPool:
         )
         future = exchange.future
         assert future is not None
-        self._put(Route(url.origin, self._tls, *self._versions), exchange, Submit(exchange))
+        if route.push:
+            exchange.pushes = future.pushes = Pushes()
+        self._put(route, exchange, Submit(exchange))
         return future
+
+    def route(self, origin: Origin, **differs: Any) -> Route:
+        """The pool's own way to an origin, but for what ``differs``: any field of `Route`."""
+        return dataclasses.replace(Route(origin, self._tls, *self._versions), **differs)
+
+    def connect(self, route: Route, *, timeout_s: float | None = 10.0) -> Future[str]:
+        """Open a connection, unless there is one; a Future of what it speaks: "HTTP/2" or "HTTP/1.1". Does not block.
+
+        The Future has the error where there can be none. Raises PoolClosed and PoolFull.
+        """
+        connected: Future[str] = Future()
+        deadline_at = NEVER if timeout_s is None else time.monotonic() + timeout_s
+        self._put(route, None, Connect(connected, deadline_at))
+        return connected
+
+    def ping(self, route: Route, payload: bytes) -> None:
+        """Send PING with these 8 bytes on the HTTP/2 connections of a route (RFC 9113 6.7). Does not block."""
+        if len(payload) != 8:
+            raise ValueError(f"a PING carries 8 bytes, not {len(payload)} (RFC 9113 6.7)")
+        self._put(route, None, Ping(payload))
 
     def prewarm(self, origin: str, connections: int = 1) -> None:
         """Open connections to an origin ("https://host:port") before they are needed. Does not block.
 
         A failure shows in nothing but `stats`: the first request will meet it again and say so.
         """
-        route = Route(parse_url(origin).origin, self._tls, *self._versions)
-        self._put(route, None, Prewarm(connections))
+        self._put(self.route(parse_url(origin).origin), None, Prewarm(connections))
 
     def _put(self, route: Route, exchange: Exchange | None, message: Any) -> None:
         for _ in range(_TRIES):
@@ -245,9 +277,10 @@ class ConnectionPool:
             queued=sum(one.queued for one in each),
         )
 
-    def close(self, *, grace_s: float = 1.0) -> None:
+    def close(self, *, grace_s: float = 1.0, code: int = 0) -> None:
         """Take no new requests, give those under way ``grace_s`` seconds, then end them with PoolClosed.
 
+        ``code`` is the error code of the GOAWAY with which HTTP/2 connections end (RFC 9113 7).
         Returns when no thread and no socket of the pool is left; called by a done-callback, which runs on an I/O
         thread, it returns at once and the rest follows. May be called again, from any thread.
         """
@@ -255,7 +288,7 @@ class ConnectionPool:
             self._closed = True
             self._loops.clear()
             threads = list(self._threads)
-        _close_loops(self._threads, grace_s=grace_s)
+        _close_loops(self._threads, grace_s=grace_s, code=code)
         if not on_loop_thread():
             for thread in threads:
                 thread.join()
@@ -281,10 +314,10 @@ class ConnectionPool:
             loop.abandon_in_child()
 
 
-def _close_loops(threads: dict[threading.Thread, OriginLoop], *, grace_s: float = 0.0) -> None:
+def _close_loops(threads: dict[threading.Thread, OriginLoop], *, grace_s: float = 0.0, code: int = 0) -> None:
     grace_at = time.monotonic() + grace_s
     for loop in list(threads.values()):
-        _tell(loop, Close(grace_at))
+        _tell(loop, Close(grace_at, code))
 
 
 def _tell(loop: OriginLoop, message: Any) -> bool:

@@ -230,13 +230,41 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """What stands between us and an origin. Immutable.
+
+    ``scheme`` is http, https, socks5 or socks5h. ``userinfo`` is "user:password", percent-encoded as in a URL.
+    ``headers`` go to the proxy alone: with CONNECT, or with each request that is forwarded.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    userinfo: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{Origin(self.scheme, self.host, self.port).authority}"
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """What must be equal for two requests to share connections. Immutable; the pool's key."""
+    """What must be equal for two requests to share connections. Immutable; the pool's key.
+
+    upgrade: on ``http://``, ask an HTTP/1.1 server to go on in HTTP/2 (h2c, RFC 7540 3.2).
+    force_http2: speak HTTP/2 over TLS whatever ALPN chose.
+    push: let the server push (RFC 9113 8.4). window_manager: a class that decides about credit (`hyperpool.window`).
+    """
 
     origin: Origin
     tls: TlsSettings
     http1: bool = True
     http2: bool = True
+    proxy: Proxy | None = None
+    upgrade: bool = False
+    force_http2: bool = False
+    push: bool = False
+    window_manager: type | None = None
 
 
 HeadersLike = Union[Mapping[Any, Any], "Sequence[tuple[Any, Any]]", None]
@@ -247,7 +275,8 @@ class Request:
     """One request as the caller means it. Immutable.
 
     ``url`` is absolute. ``headers`` are pairs of str in the order of the wire. ``content`` is what the caller gave:
-    bytes-like, str, a binary file, an iterable of bytes, or None.
+    bytes-like, str, a binary file, an iterable of bytes, a `handoff.source.FedSource`, or None. ``target`` goes out as
+    it stands in place of the URL's own path and query.
     """
 
     method: str
@@ -255,3 +284,4 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     content: Any = None
     timeout: Timeout = Timeout()
+    target: str | None = None

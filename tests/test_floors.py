@@ -35,7 +35,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
     "F1 handoff": [
         ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages", "handoff.pieces"),
         ("handoff.body",),
-        ("handoff.source", "handoff.leash"),
+        ("handoff.source", "handoff.leash", "handoff.pushes"),
         ("handoff.response",),
         ("handoff.exchange",),
     ],
@@ -43,7 +43,8 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("engine.wakeup", "engine.timers", "engine.resolve", "engine.transport", "engine.waiting", "engine.stats"),
         ("engine.trust",),
         ("engine.dial", "engine.connection"),
-        ("engine.dialler", "engine.http1", "engine.http2", "engine.connections"),
+        ("engine.dialler", "engine.http2", "engine.connections"),
+        ("engine.http1",),
         ("engine.dials", "engine.settlement"),
         ("engine.loop",),
     ],

@@ -21,7 +21,7 @@ from hyperpool.protocol.events import Codec, Event
 from hyperpool.protocol.fields import IDEMPOTENT
 
 if TYPE_CHECKING:
-    from hyperpool.values import Limits
+    from hyperpool.values import Limits, Route
 
 # A request is resent this often at most when servers keep refusing it (RFC 9113 8.7 sets no bound; Go and OkHttp stop
 # at 6 and 20). A server that refuses five times is not going to take the sixth. See `Exchange.refusals`.
@@ -43,12 +43,18 @@ class Host(Protocol):
     """The loop, as its connections see it."""
 
     now: float
+    # Whether the server has answered an offer of HTTP/2 in HTTP/1.1 (RFC 7540 3.2).
+    upgrade_refused: bool
 
     def finished(self, exchange: Exchange) -> None: ...
 
     def uploaded(self, exchange: Exchange) -> None: ...
 
     def requeue(self, exchange: Exchange, reason: str) -> None: ...
+
+    def adopt(self, exchange: Exchange, connection: Connection) -> None: ...
+
+    def replace(self, connection: Connection, successor: Connection) -> None: ...
 
 
 class Connection:
@@ -61,8 +67,11 @@ class Connection:
     # Whether the peer's limits are known.
     ready = True
 
-    def __init__(self, transport: Transport, codec: Codec, host: Host, limits: Limits) -> None:
+    def __init__(self, transport: Transport, codec: Codec, host: Host, limits: Limits, route: Route) -> None:
         self.transport = transport
+        self.route = route
+        # With which error code HTTP/2 says goodbye (RFC 9113 7).
+        self.farewell_code = 0
         self.host = host
         self.limits = limits
         self.life = Life.OPEN
@@ -122,6 +131,9 @@ class Connection:
         """An upload that had run dry has bytes again, has ended, or has failed."""
         raise NotImplementedError
 
+    def ping(self, payload: bytes) -> None:
+        """Send a PING of the caller's, where the version has one (RFC 9113 6.7)."""
+
     def pump(self) -> None:
         """Send what uploads have, as far as windows and backlog allow."""
         raise NotImplementedError
@@ -142,7 +154,8 @@ class Connection:
         if data:
             self.read_at = self.host.now
             self.handle(self._codec.receive(data))
-        self._check_health()
+        if self.life is not Life.CLOSED:
+            self._check_health()
 
     def flush(self) -> None:
         """Send what the codec has, in one piece (one system call a step)."""

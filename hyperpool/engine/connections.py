@@ -30,6 +30,15 @@ class Connections:
         self._all.append(connection)
         self.touch(connection)
 
+    def replace(self, connection: Connection, successor: Connection) -> None:
+        """The successor has its socket, and its place."""
+        if connection.watched:
+            self._watch_socket(connection, 0)
+        self._timers.disarm(connection)
+        self._busy.pop(connection, None)
+        self._all[self._all.index(connection)] = successor
+        self.touch(successor)
+
     def touch(self, connection: Connection) -> None:
         """This one has something to do in this turn."""
         self._busy[connection] = None
@@ -100,6 +109,11 @@ class Connections:
     def open_count(self) -> int:
         """How many take new exchanges."""
         return sum(connection.life is Life.OPEN for connection in self._all)
+
+    @property
+    def version(self) -> str | None:
+        """What those speak that take new exchanges; None where there is none."""
+        return next((one.version for one in self._all if one.life is Life.OPEN), None)
 
     @property
     def all_loaded(self) -> bool:

@@ -65,7 +65,7 @@ class Dialed:
     @property
     def http2(self) -> bool:
         """Whether HTTP/2 is spoken: ALPN chose it, or there is no TLS and nothing else is wanted (RFC 9113 3.3)."""
-        return self.alpn == "h2" or (self.tls is None and not self.route.http1)
+        return self.alpn == "h2" or self.route.force_http2 or (self.tls is None and not self.route.http1)
 
     @property
     def connect_s(self) -> float:
@@ -350,7 +350,7 @@ class _Dial:
             raise
 
     def _check_protocol(self, tls: TlsStream) -> None:
-        if not self._route.http1 and tls.alpn != "h2":
+        if not (self._route.http1 or self._route.force_http2) and tls.alpn != "h2":
             raise TlsError(f"{self._route.origin}: the server does not speak HTTP/2 (ALPN: {tls.alpn}); allow http1")
 
     def _send(self, sock: socket.socket, data: bytes) -> None:

@@ -14,7 +14,7 @@ from hyperpool.engine.connections import Connections
 from hyperpool.engine.http1 import Http1Connection
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.deadlines import NEVER
-from hyperpool.handoff.messages import DialFailed
+from hyperpool.handoff.messages import Connect, DialFailed
 
 if TYPE_CHECKING:
     from hyperpool.values import Limits
@@ -46,6 +46,8 @@ class Dials:
         self._again_at = 0.0
         self.prewarm = 0
         self.under_way = 0
+        # Who wants to know when there is a connection.
+        self.greetings: list[Connect] = []
         # What the origin spoke last (ALPN, RFC 7301); None before the first connection.
         self.version: str | None = None
 
@@ -57,7 +59,7 @@ class Dials:
         wanted = max(waiting, self.prewarm - have)
         if now < self._again_at or not wanted:
             return 0
-        if self.version == Http1Connection.version:
+        if self.version == Http1Connection.version and connections.all_ready:
             room = self._limits.max_http1_connections_per_origin - have
             return max(0, min(wanted - self.under_way, room))
         if self.under_way or not connections.all_ready or not (self.prewarm or connections.all_loaded):
@@ -96,3 +98,8 @@ class Dials:
         """End those under way; each still reports."""
         self.prewarm = 0
         self._dialer.cancel()
+
+    def take_greetings(self) -> list[Connect]:
+        """Those who wait for a connection; they are told now."""
+        taken, self.greetings = self.greetings, []
+        return taken

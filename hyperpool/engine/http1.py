@@ -6,22 +6,28 @@ not keep up is respected by not reading the socket, which lets TCP's own window 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_repeat
+from hyperpool.engine.http2 import Http2Connection
 from hyperpool.errors import ConnectionLost, HyperpoolError
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.protocol import events
 from hyperpool.protocol.h1_codec import H1Codec
+from hyperpool.protocol.h2_codec import H2Codec
 
 if TYPE_CHECKING:
     from hyperpool.engine.transport import Transport
-    from hyperpool.values import Limits
+    from hyperpool.values import Limits, Route
 
 # One piece of an upload: a chunk head on each costs nothing at this size.
 PIECE_BYTES = 64 << 10
+# How long others wait for the answer to an offer of HTTP/2, in which they may get a stream of the same connection. A
+# server that switches does so at once; one that does not may take its time, and nobody should wait for that.
+UPGRADE_PATIENCE_S = 0.25
 
 
 class Http1Connection(Connection):
@@ -32,15 +38,18 @@ class Http1Connection(Connection):
 
     version = "HTTP/1.1"
 
-    def __init__(self, transport: Transport, host: Host, limits: Limits) -> None:
+    def __init__(self, transport: Transport, host: Host, limits: Limits, route: Route) -> None:
         self._h1 = H1Codec(max_header_bytes=limits.max_header_bytes)
-        super().__init__(transport, self._h1, host, limits)
+        super().__init__(transport, self._h1, host, limits, route)
         self._exchange: Exchange | None = None
         self._number = 0
         self._trailers: events.Fields = []
         self._sending = False
         self._upload_parked = False
         self._used = False
+        # HTTP/2 as it was offered with the request under way (RFC 7540 3.2), and until when others wait for the answer.
+        self._offered: H2Codec | None = None
+        self._patience_until_at = NEVER
 
     # -- what the loop asks ----------------------------------------------------------------------------------------
 
@@ -53,6 +62,11 @@ class Http1Connection(Connection):
     def free_slots(self) -> int:
         """1 while idle."""
         return int(self.life is Life.OPEN and self._exchange is None)
+
+    @property
+    def ready(self) -> bool:  # type: ignore[override]
+        """False while HTTP/2 was offered: what still waits may soon have a stream of this connection."""
+        return self._offered is None or self.host.now >= self._patience_until_at
 
     @property
     def wants_read(self) -> bool:
@@ -70,8 +84,23 @@ class Http1Connection(Connection):
         self._trailers = []
         self._sending = exchange.source is not None
         self._upload_parked = False
-        self._number = self._h1.open(exchange.head, end=not self._sending)
+        head = exchange.head
+        if self.route.upgrade and not (self._used or self._sending or self.host.upgrade_refused):
+            head = self._offer_http2(head)
+        self._number = self._h1.open(head, end=not self._sending)
         exchange.begin(None, self.host.now)
+
+    def _offer_http2(self, head: events.RequestHead) -> events.RequestHead:
+        """The head with the offer in it. Not where there is a body: all of it would have to be sent first."""
+        self._offered = H2Codec(self.limits, push=self.route.push, upgrade=True)
+        self._patience_until_at = self.host.now + UPGRADE_PATIENCE_S
+        kept = tuple(pair for pair in head.fields if pair[0].lower() != b"connection")
+        offer = (
+            (b"Connection", b"Upgrade, HTTP2-Settings"),
+            (b"Upgrade", b"h2c"),
+            (b"HTTP2-Settings", self._offered.upgrade_settings),
+        )
+        return dataclasses.replace(head, fields=kept + offer)
 
     def cancel(self, exchange: Exchange) -> None:
         """Close the socket: HTTP/1.1 has no other way to say that nobody listens."""
@@ -122,7 +151,19 @@ class Http1Connection(Connection):
                 self._exchange.deadlines.touched_at = self.host.now
                 _REACT[event.__class__](self, self._exchange, event)
 
+    def _on_switched(self, exchange: Exchange, event: events.Switched) -> None:
+        """The rest of this connection's life is HTTP/2's, and so is the response (RFC 7540 3.2)."""
+        assert self._offered is not None, "h11 refuses a switch that was not asked for"
+        self._exchange = None
+        self.life = Life.CLOSED
+        successor = Http2Connection(self.transport, self.host, self.limits, self.route, codec=self._offered)
+        successor.take_over(exchange, event.data)
+        self.host.replace(self, successor)
+
     def _on_head(self, exchange: Exchange, event: events.Head) -> None:
+        if self._offered is not None:
+            self._offered = None
+            self.host.upgrade_refused = True
         exchange.answer(event, self.host.now)
         if exchange.streamed:
             self.host.finished(exchange)
@@ -160,7 +201,7 @@ class Http1Connection(Connection):
     def next_at(self) -> float:
         """Idle expiry and age; a busy connection has only its exchange's deadline."""
         if self._exchange is not None:
-            return NEVER
+            return NEVER if self.ready else self._patience_until_at
         return min(self.idle_since + self.limits.idle_s, self.retire_at)
 
     def on_timer(self) -> None:
@@ -171,6 +212,7 @@ class Http1Connection(Connection):
 
 _REACT: dict[type, Callable[[Http1Connection, Exchange, Any], None]] = {
     events.Head: Http1Connection._on_head,
+    events.Switched: Http1Connection._on_switched,
     events.Interim: Http1Connection._on_interim,
     events.Data: Http1Connection._on_data,
     events.Trailers: Http1Connection._on_trailers,

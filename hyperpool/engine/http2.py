@@ -13,16 +13,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_resend
-from hyperpool.errors import ConnectionLost, HyperpoolError, RemoteProtocolError, StreamReset
+from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError, StreamReset
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, State
 from hyperpool.protocol import events, h2_codec
+from hyperpool.protocol.fields import declared_bytes, promised_request
 from hyperpool.protocol.h2_codec import H2Codec
-from hyperpool.protocol.ledger import ReceiveLedger
+from hyperpool.protocol.ledger import ManagedLedger, ReceiveLedger
 
 if TYPE_CHECKING:
     from hyperpool.engine.transport import Transport
-    from hyperpool.values import Limits
+    from hyperpool.values import Limits, Route
 
 
 class _Stream:
@@ -33,11 +34,11 @@ class _Stream:
 
     __slots__ = ("exchange", "interim", "ledger", "sending", "stream_id", "trailers")
 
-    def __init__(self, stream_id: int, exchange: Exchange, window_bytes: int) -> None:
+    def __init__(self, stream_id: int, exchange: Exchange, ledger: ReceiveLedger) -> None:
         self.stream_id = stream_id
         self.exchange = exchange
-        self.ledger = ReceiveLedger(window_bytes)
-        self.sending = exchange.source is not None
+        self.ledger = ledger
+        self.sending = exchange.source is not None and not exchange.pushed
         self.interim = 0
         self.trailers: events.Fields = []
 
@@ -50,11 +51,14 @@ class Http2Connection(Connection):
 
     version = "HTTP/2"
 
-    def __init__(self, transport: Transport, host: Host, limits: Limits) -> None:
-        self._h2 = H2Codec(limits)
-        super().__init__(transport, self._h2, host, limits)
+    def __init__(
+        self, transport: Transport, host: Host, limits: Limits, route: Route, *, codec: H2Codec | None = None
+    ) -> None:
+        self._h2 = codec or H2Codec(limits, push=route.push)
+        super().__init__(transport, self._h2, host, limits, route)
         self._streams: dict[int, _Stream] = {}
-        self._ledger = ReceiveLedger(max(limits.connection_window_bytes, h2_codec.INITIAL_WINDOW_BYTES))
+        self._pushed = 0
+        self._ledger = self._new_ledger(max(limits.connection_window_bytes, h2_codec.INITIAL_WINDOW_BYTES))
         self._uploads: deque[_Stream] = deque()
         self._parked: dict[int, _Stream] = {}
         self._pings = 0
@@ -86,7 +90,8 @@ class Http2Connection(Connection):
         if self.life is not Life.OPEN or self._h2.exhausted:
             return 0
         limit = min(self.limits.max_streams_per_connection, self._h2.peer_stream_limit)
-        return limit - len(self._streams) - self._resets_unproven - self._resets_pinged
+        # What the server pushes counts against our limit, not against its own.
+        return limit - (len(self._streams) - self._pushed) - self._resets_unproven - self._resets_pinged
 
     @property
     def wants_turn(self) -> bool:
@@ -95,18 +100,33 @@ class Http2Connection(Connection):
 
     def start(self, exchange: Exchange) -> None:
         """Open a stream (L6)."""
+        ledger = self._new_ledger(self.limits.stream_window_bytes)
         stream_id = self._h2.open(exchange.head, end=exchange.source is None)
-        stream = self._streams[stream_id] = _Stream(stream_id, exchange, self.limits.stream_window_bytes)
+        stream = self._streams[stream_id] = _Stream(stream_id, exchange, ledger)
         if self._h2.exhausted:
             self.life = Life.DRAINING
         exchange.begin(stream_id, self.host.now)
         if stream.sending:
             self._uploads.append(stream)
 
+    def take_over(self, exchange: Exchange, data: bytes) -> None:
+        """Answer on stream 1 what was asked over HTTP/1.1 (RFC 7540 3.2); ``data`` came behind the 101."""
+        exchange.stream_id = 1
+        self._streams[1] = _Stream(1, exchange, self._new_ledger(self.limits.stream_window_bytes))
+        self.handle(self._h2.receive(data))
+
+    def _new_ledger(self, window_bytes: int) -> ReceiveLedger:
+        manager = self.route.window_manager
+        return ReceiveLedger(window_bytes) if manager is None else ManagedLedger(window_bytes, manager)
+
     def cancel(self, exchange: Exchange) -> None:
         """Reset the exchange's stream (RFC 9113 8.1.1, 7: CANCEL)."""
         if exchange.stream_id in self._streams:
-            self._drop(exchange.stream_id, h2_codec.CANCEL)
+            self._drop(exchange.stream_id, self.farewell_code or h2_codec.CANCEL)
+
+    def ping(self, payload: bytes) -> None:
+        """Send a PING of the caller's; its answer is nobody's business here."""
+        self._h2.ping(payload)
 
     def credit(self, exchange: Exchange, body_bytes: int) -> None:
         """Give stream credit back for what the reader took."""
@@ -164,16 +184,23 @@ class Http2Connection(Connection):
         """Act on events, each by its class."""
         for event in heard:
             _REACT[event.__class__](self, event)
-        if credit := self._ledger.take_credit():
-            self._h2.grant(credit)
+        self._grant_connection()
 
     def _on_head(self, event: events.Head) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
             stream.exchange.deadlines.touched_at = self.host.now
-            stream.exchange.answer(event, self.host.now)
+            self._answer(stream, event)
             if stream.exchange.streamed:
                 self.host.finished(stream.exchange)
+
+    def _answer(self, stream: _Stream, event: events.Head) -> None:
+        if not isinstance(stream.ledger, ManagedLedger):
+            stream.exchange.answer(event, self.host.now)
+            return
+        stream.ledger.manager.document_size = declared_bytes(event.fields)
+        # A manager hears of every frame, so the loop must hear of every piece that is read.
+        stream.exchange.answer(event, self.host.now, credit_step_bytes=1)
 
     def _on_interim(self, event: events.Interim) -> None:
         stream = self._streams.get(event.stream_id)
@@ -188,6 +215,8 @@ class Http2Connection(Connection):
     def _on_data(self, event: events.Data) -> None:
         self._ledger.receive(event.flow_bytes)
         self._ledger.consume(event.flow_bytes)
+        if self.route.window_manager is not None:
+            self._grant_connection()
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
@@ -239,7 +268,9 @@ class Http2Connection(Connection):
     def _on_goaway(self, event: events.GoAway) -> None:
         """RFC 9113 6.8: streams above the last id were not processed, the others will be answered."""
         self.life = Life.DRAINING
-        unprocessed = [stream for stream in self._streams.values() if stream.stream_id > event.last_stream_id]
+        # It speaks of the streams that we opened; those that it opened itself have even numbers.
+        ours = [stream for stream in self._streams.values() if stream.stream_id % 2]
+        unprocessed = [stream for stream in ours if stream.stream_id > event.last_stream_id]
         for stream in unprocessed:
             self._forget(stream.stream_id)
             reason = f"GOAWAY {h2_codec.error_name(event.code)}"
@@ -274,6 +305,22 @@ class Http2Connection(Connection):
         for stream_id in list(self._parked):
             self._unpark(stream_id)
 
+    def _on_promise(self, event: events.Promise) -> None:
+        """RFC 9113 8.4: a push belongs to a request of ours, and to the origin that it went to."""
+        parent = self._streams.get(event.stream_id)
+        if parent is None or parent.exchange.pushes is None or self._pushed >= h2_codec.MAX_PUSHES:
+            self._h2.reset(event.promised_id, h2_codec.REFUSED_STREAM)
+            return
+        request = promised_request(event.fields, self.route.origin, parent.exchange.request.timeout)
+        if request is None:
+            self._h2.reset(event.promised_id, h2_codec.PROTOCOL_ERROR)
+            return
+        ledger = self._new_ledger(self.limits.stream_window_bytes)
+        pushed = parent.exchange.promise(request, event.promised_id, self.host.now)
+        self._pushed += 1
+        self._streams[event.promised_id] = _Stream(event.promised_id, pushed, ledger)
+        self.host.adopt(pushed, self)
+
     def _on_pong(self, event: events.Pong) -> None:
         if event.payload == self._ping_payload():
             self._ping_sent_at = None
@@ -282,8 +329,17 @@ class Http2Connection(Connection):
     # -- streams' ends ---------------------------------------------------------------------------------------------
 
     def _grant(self, stream: _Stream) -> None:
-        if credit := stream.ledger.take_credit():
-            self._h2.grant(credit, stream.stream_id)
+        self._grant_from(stream.ledger, stream.stream_id)
+
+    def _grant_connection(self) -> None:
+        self._grant_from(self._ledger, None)
+
+    def _grant_from(self, ledger: ReceiveLedger, stream_id: int | None) -> None:
+        try:
+            if credit := ledger.take_credit():
+                self._h2.grant(credit, stream_id)
+        except LocalProtocolError as error:  # the caller's window manager
+            self.abort(error)
 
     def _drop(self, stream_id: int, code: int) -> None:
         self._h2.reset(stream_id, code)
@@ -291,7 +347,8 @@ class Http2Connection(Connection):
         self._forget(stream_id)
 
     def _forget(self, stream_id: int) -> None:
-        del self._streams[stream_id]
+        stream = self._streams.pop(stream_id)
+        self._pushed -= stream.exchange.pushed
         self._parked.pop(stream_id, None)
         if not self._streams:
             self.idle_since = self.host.now
@@ -304,7 +361,7 @@ class Http2Connection(Connection):
     def close(self) -> None:
         """Say GOAWAY and close."""
         if self.life is not Life.CLOSED and self._h2.failure is None:
-            self._h2.go_away(h2_codec.NO_ERROR)
+            self._h2.go_away(self.farewell_code)
             self.transport.send(self._h2.data_to_send())
         super().close()
 
@@ -371,4 +428,5 @@ _REACT: dict[type, Callable[[Http2Connection, Any], None]] = {
     events.PeerSettings: Http2Connection._on_settings,
     events.WindowOpened: Http2Connection._on_window,
     events.Pong: Http2Connection._on_pong,
+    events.Promise: Http2Connection._on_promise,
 }

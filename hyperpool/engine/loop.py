@@ -57,6 +57,7 @@ class OriginLoop:
         self.origin = str(route.origin)
         self.now = clock()
         self.ended = False
+        self.upgrade_refused = False
         self.stats = OriginStats(self.origin, None, 0, 0, 0, 0, 0, 0)
         self._clock = clock
         # In this order: where no descriptor is left for the second of these, the first one closes itself.
@@ -110,7 +111,7 @@ class OriginLoop:
         wake_at = min(
             self._deadlines.next_at(),
             self._connections.next_at(),
-            self._dials.next_at(waiting=bool(self._waiting), now=self.now),
+            self._dials.next_at(waiting=bool(self._waiting or self._dials.greetings), now=self.now),
             # Once it has passed everything is ended, and only dials are waited for.
             self._closing_at if self._closing_at > self.now else NEVER,
         )
@@ -158,7 +159,7 @@ class OriginLoop:
             self._settlement.all_are()
         if self._closing_at <= self.now or (closing and answered):
             self._end_everything()
-        if self._connections or self._waiting or self._dials.under_way:
+        if self._connections or self._waiting or self._dials.under_way or self._dials.greetings:
             return True
         return not self.inbox.close_if_empty()
 
@@ -219,14 +220,30 @@ class OriginLoop:
     def _on_prewarm(self, message: messages.Prewarm) -> None:
         self._dials.prewarm = max(self._dials.prewarm, message.connections)
 
+    def _on_connect(self, message: messages.Connect) -> None:
+        version = self._connections.version
+        if self._closing_at != NEVER:
+            self._settlement.greet(message.connected, PoolClosed("the pool was closed", origin=self.origin))
+        elif version is not None:
+            self._settlement.greet(message.connected, version)
+        else:
+            self._dials.greetings.append(message)
+
+    def _on_ping(self, message: messages.Ping) -> None:
+        for connection in self._connections:
+            connection.ping(message.payload)
+            self._connections.touch(connection)
+
     def _on_dialed(self, message: messages.Dialed) -> None:
         dialed = message.dialed
         transport = Transport(dialed.sock, dialed.tls)
         kind = Http2Connection if dialed.http2 else Http1Connection
-        connection: Connection = kind(transport, self, self.limits)
+        connection: Connection = kind(transport, self, self.limits, self.route)
         self._dials.succeeded(connection.version)
         self._connections.add(connection)
         self._enter_waiting_phase()
+        for greeting in self._dials.take_greetings():
+            self._settlement.greet(greeting.connected, connection.version)
         # The peer's first bytes may have come with the end of the handshake: the socket will not announce them.
         connection.read()
 
@@ -235,8 +252,20 @@ class OriginLoop:
         # After a timeout everybody's own deadline speaks: who has more patience is dialled for once more.
         if not (self._connections or self._dials.under_way or isinstance(message.error, ConnectTimeout)):
             self._fail_waiting(message.error)
+        elif not (self._connections or self._dials.under_way):
+            self._fail_greetings(message.error, due_at=self.now)
+
+    def _fail_greetings(self, error: BaseException, *, due_at: float = NEVER) -> None:
+        """Tell those who wait for a connection, and whose patience ends by then, that there is none."""
+        for greeting in self._dials.take_greetings():
+            if greeting.deadline_at > due_at:
+                self._dials.greetings.append(greeting)
+            else:
+                own = error.own_copy(origin=self.origin) if isinstance(error, HyperpoolError) else error
+                self._settlement.greet(greeting.connected, own)
 
     def _fail_waiting(self, error: BaseException) -> None:
+        self._fail_greetings(error)
         for exchange in self._waiting:
             own = error.own_copy(**exchange.where()) if isinstance(error, HyperpoolError) else error
             self._waiting.discard(exchange)
@@ -252,6 +281,8 @@ class OriginLoop:
 
     def _on_close(self, message: messages.Close) -> None:
         self._closing_at = min(self._closing_at, message.grace_at)
+        for connection in self._connections:
+            connection.farewell_code = message.code
 
     # -- the waiting queue -----------------------------------------------------------------------------------------
 
@@ -261,8 +292,15 @@ class OriginLoop:
             self._start(connection, first)
             self._waiting.discard(first)  # after its start, so that a crash there cannot lose it (L5)
         if self.now < self._closing_at:
-            for _ in range(self._dials.wanted(self._connections, len(self._waiting), self.now)):
-                self._dials.start(self.now, patience_until_at=first.deadlines.next_at if first else NEVER)
+            waiting = len(self._waiting) + len(self._dials.greetings)
+            for _ in range(self._dials.wanted(self._connections, waiting, self.now)):
+                self._dials.start(self.now, patience_until_at=self._patience_until_at(first))
+
+    def _patience_until_at(self, first: Exchange | None) -> float:
+        """Until when somebody waits for the next connection."""
+        if first is not None:
+            return first.deadlines.next_at
+        return max((greeting.deadline_at for greeting in self._dials.greetings), default=NEVER)
 
     def _start(self, connection: Connection, exchange: Exchange) -> None:
         self._connections.touch(connection)
@@ -297,6 +335,18 @@ class OriginLoop:
         self._waiting.put_back(exchange)
         self._deadlines.arm(exchange, exchange.deadlines.next_at)
 
+    def adopt(self, exchange: Exchange, connection: Connection) -> None:
+        """The server has opened this exchange itself: from now on it has a deadline like any other."""
+        exchange.connection = connection
+        self._deadlines.arm(exchange, exchange.deadlines.next_at)
+
+    def replace(self, connection: Connection, successor: Connection) -> None:
+        """A connection goes on in another version, with the same socket and the same exchange."""
+        self._connections.replace(connection, successor)
+        self._dials.version = successor.version
+        for exchange in successor.exchanges:
+            exchange.connection = successor
+
     # -- ends ------------------------------------------------------------------------------------------------------
 
     def _give_up(self, exchange: Exchange, error: BaseException) -> None:
@@ -317,7 +367,7 @@ class OriginLoop:
 
     def _unanswered(self) -> bool:
         """Whether somebody's Future is still to be resolved."""
-        if self._waiting:
+        if self._waiting or self._dials.greetings:
             return True
         return any(one.future is not None for connection in self._connections for one in connection.exchanges)
 
@@ -340,6 +390,7 @@ class OriginLoop:
         # One message may have been the cause; those behind it were not looked at.
         for message in [*self._taken, *self.inbox.close()]:
             self._save_from(message)
+        self._fail_greetings(error)
         exchanges = [*self._waiting, *self._settlement.take()]
         for connection in self._connections:
             exchanges += connection.exchanges
@@ -354,6 +405,8 @@ class OriginLoop:
         """What a message holds must not be lost with the inbox: exchanges are settled, sockets closed."""
         if isinstance(message, messages.Submit):
             self._waiting.add(message.exchange)
+        elif isinstance(message, messages.Connect):
+            self._dials.greetings.append(message)
         elif isinstance(message, messages.Dialed):
             message.dialed.close()
 
@@ -407,6 +460,8 @@ _REACT: dict[type, Callable[[OriginLoop, Any], None]] = {
     messages.Consumed: OriginLoop._on_consumed,
     messages.UploadReady: OriginLoop._on_upload_ready,
     messages.Prewarm: OriginLoop._on_prewarm,
+    messages.Connect: OriginLoop._on_connect,
+    messages.Ping: OriginLoop._on_ping,
     messages.Dialed: OriginLoop._on_dialed,
     messages.DialFailed: OriginLoop._on_dial_failed,
     messages.Retire: OriginLoop._on_retire,

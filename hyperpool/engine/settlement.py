@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from hyperpool.engine.timers import Timers
 from hyperpool.handoff.exchange import Exchange, State
@@ -24,6 +25,7 @@ class Settlement:
         self._deadlines = deadlines
         self._decided: list[Exchange] = []
         self._drains: list[Callable[[], None]] = []
+        self._greeted: list[tuple[Future[str], str | BaseException]] = []
 
     def add(self, exchange: Exchange) -> None:
         """This one is done, or its streamed response has begun."""
@@ -44,6 +46,19 @@ class Settlement:
                 exchange.settle()
             except BaseException:  # a done-callback's SystemExit must not end the origin's thread
                 logger.exception("a done-callback of %r failed", exchange)
+
+        greeted, self._greeted = self._greeted, []
+        for connected, outcome in greeted:
+            if not connected.set_running_or_notify_cancel():
+                continue
+            if isinstance(outcome, BaseException):
+                connected.set_exception(outcome)
+            else:
+                connected.set_result(outcome)
+
+    def greet(self, connected: Future[str], outcome: str | BaseException) -> None:
+        """Resolve this Future of a connection, too, at the end of the turn."""
+        self._greeted.append((connected, outcome))
 
     def when_all_are(self, answered: Callable[[], None]) -> None:
         """Call this as soon as `all_are` is said."""

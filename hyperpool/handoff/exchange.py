@@ -27,6 +27,7 @@ from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
+from hyperpool.handoff.pushes import Push, Pushes
 from hyperpool.handoff.response import Response, ResponseParts
 from hyperpool.values import without_userinfo
 
@@ -62,6 +63,8 @@ class ResponseFuture(Future[Response]):
     def __init__(self, cancelled: Callable[[], None]) -> None:
         super().__init__()
         self._cancelled = cancelled
+        # What the server pushes beside this response; None where it may not.
+        self.pushes: Pushes | None = None
 
     def cancel(self) -> bool:
         """Cancel the request: RST_STREAM(CANCEL) on HTTP/2, closing the socket on HTTP/1.1. Does not block."""
@@ -103,6 +106,8 @@ class Exchange:
         "made_at",
         "origin",
         "parts",
+        "pushed",
+        "pushes",
         "refusals",
         "request",
         "resends",
@@ -127,7 +132,7 @@ class Exchange:
         submitted_at: float,
         origin: str,
         limits: Limits,
-        made_at: str = "",
+        made_at: str | None = "",
         keeps_alive: object = None,
     ) -> None:
         self.request = request
@@ -155,6 +160,9 @@ class Exchange:
         self.resends: list[Resend] = []
         # Those of the resends that count towards the bound.
         self.refusals = 0
+        # What the server pushes with it, and whether it was pushed itself: then it never goes out again.
+        self.pushes: Pushes | None = None
+        self.pushed = False
         self.parts: ResponseParts | None = None
         self._pipe: BodyPipe | None = None
         self._collected: list[bytes] = []
@@ -204,10 +212,34 @@ class Exchange:
     @property
     def replayable(self) -> bool:
         """Whether the whole request could be sent once more, as far as its body goes."""
-        return self.source is None or self.source.replayable
+        return not self.pushed and (self.source is None or self.source.replayable)
 
-    def answer(self, head: Head, now: float) -> None:
-        """The response head is here. A streamed response is settled with it."""
+    def promise(self, request: Request, stream_id: int, now: float) -> Exchange:
+        """The exchange for a push that belongs to this one (RFC 9113 8.4): its request was made by the server."""
+        assert self.pushes is not None, "pushes are refused where nobody asked for them"
+        # No name for whoever forgets its response: a push that nobody wants is no mistake.
+        pushed = Exchange(
+            request,
+            self.head,
+            source=None,
+            streamed=True,
+            submitted_at=now,
+            origin=self.origin,
+            limits=self.limits,
+            made_at=None,
+            keeps_alive=self._keeps_alive,
+        )
+        pushed.pushed, pushed.inbox = True, self.inbox
+        pushed.begin(stream_id, now)
+        assert pushed.future is not None
+        self.pushes.add(Push(request, stream_id, pushed.future))
+        return pushed
+
+    def answer(self, head: Head, now: float, *, credit_step_bytes: int | None = None) -> None:
+        """The response head is here. A streamed response is settled with it.
+
+        ``credit_step_bytes``: consumed bytes that the loop wants to hear of at a time; half a window by default.
+        """
         assert self.state is State.OPEN
         self.state = State.ANSWERED
         if self.streamed:
@@ -217,8 +249,8 @@ class Exchange:
             head, self.request, self.origin, elapsed_s, tuple(self.resends), self.limits.max_decoded_bytes
         )
         if self.streamed:
-            credit_step_bytes = self.limits.stream_window_bytes // 2
-            self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=credit_step_bytes)
+            step_bytes = credit_step_bytes or self.limits.stream_window_bytes // 2
+            self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=step_bytes)
             leash = Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=self.made_at)
             self._outcome = Response(self.parts, leash=leash)
 
@@ -297,6 +329,11 @@ class Exchange:
         if self.upload is not None:
             self.upload.abandon()
             self.upload = None
+        if self.state is State.DONE:
+            if self.source is not None:
+                self.source.abandon()
+            if self.pushes is not None:
+                self.pushes.end()
 
     def where(self) -> dict[str, Any]:
         """The keywords that tell an error of ours which exchange it is about."""

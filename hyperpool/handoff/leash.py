@@ -12,12 +12,13 @@ from hyperpool.handoff.body import BodyPipe
 class Leash:
     """Ties a streamed Response to its stream, so that a forgotten one is noticed.
 
-    Owned by its Response; the finalizer may run on any thread, which the inbox's re-entrant lock allows.
+    Owned by its Response; the finalizer may run on any thread, which the inbox's re-entrant lock allows. ``made_at``
+    None: to forget it is no mistake.
     """
 
     __slots__ = ("_made_at", "_reset", "pipe")
 
-    def __init__(self, pipe: BodyPipe, *, reset: Callable[[], None], made_at: str) -> None:
+    def __init__(self, pipe: BodyPipe, *, reset: Callable[[], None], made_at: str | None) -> None:
         self.pipe = pipe
         self._reset = reset
         self._made_at = made_at
@@ -31,7 +32,7 @@ class Leash:
 
     def __del__(self) -> None:
         # What the interpreter's end takes with it was not forgotten.
-        if self.let_go() and not sys.is_finalizing():
+        if self.let_go() and self._made_at is not None and not sys.is_finalizing():
             warnings.warn(
                 f"a streamed response was forgotten before its end; it was asked for at {self._made_at}."
                 " Read it to its end, close() it, or use a with block",

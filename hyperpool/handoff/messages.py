@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,21 @@ class Prewarm:
 
 
 @dataclass(frozen=True, slots=True)
+class Connect:
+    """Resolve this Future with "HTTP/2" or "HTTP/1.1" once there is a connection, or with why there is none."""
+
+    connected: Future[str]
+    deadline_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Send these eight bytes on every HTTP/2 connection (RFC 9113 6.7)."""
+
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Dialed:
     """A connection is ready; the dialling thread has forgotten it."""
 
@@ -77,6 +93,10 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Take nothing new, let exchanges finish until ``grace_at`` (a monotonic instant), then end."""
+    """Take nothing new, let exchanges finish until ``grace_at`` (a monotonic instant), then end.
+
+    ``code`` goes out with the GOAWAY, and with the reset of each stream that is still open (RFC 9113 7).
+    """
 
     grace_at: float
+    code: int = 0

@@ -31,6 +31,8 @@ class Source(Protocol):
 
     def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload: ...
 
+    def abandon(self) -> None: ...
+
 
 class BytesSource:
     """A body in memory. Immutable."""
@@ -44,6 +46,9 @@ class BytesSource:
     def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload:
         """A fresh run over the bytes."""
         return BytesUpload(self._data)
+
+    def abandon(self) -> None:
+        """Nobody waits for bytes in memory."""
 
 
 class StreamSource:
@@ -75,6 +80,49 @@ class StreamSource:
         uploader.start()
         self._uploader = uploader
         return pipe
+
+    def abandon(self) -> None:
+        """The uploader is told by its pipe."""
+
+
+class FedSource:
+    """A body that its owner feeds piece by piece, as http.client's ``send`` does.
+
+    Shared; the pipe guards itself. `feed` blocks while the pipe is full. It goes out once: see ``replayable``.
+    """
+
+    def __init__(self, *, length_bytes: int | None = None, capacity_bytes: int = 256 << 10) -> None:
+        self.length_bytes = length_bytes
+        self.replayable = True
+        self._notify: Callable[[], None] | None = None
+        self._pipe = UploadPipe(capacity_bytes=capacity_bytes, notify=self._wake)
+
+    def _wake(self) -> None:
+        # Before `open` nobody waits: the loop's first look finds what is here.
+        if self._notify is not None:
+            self._notify()
+
+    def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload:
+        """Give the loop its end of the pipe."""
+        assert self.replayable, "L9: a body that cannot be replayed is sent once"
+        self._notify, self.replayable = notify, False
+        return self._pipe
+
+    def abandon(self) -> None:
+        """The exchange is over: whoever feeds returns at its next step."""
+        self._pipe.abandon()
+
+    def feed(self, data: bytes | memoryview) -> bool:
+        """Add a piece; False when nobody wants more: the exchange's Future says why. Blocks while the pipe is full."""
+        return self._pipe.feed(data)
+
+    def finish(self) -> None:
+        """The body is complete."""
+        self._pipe.finish()
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no more, and the request must be taken back."""
+        self._pipe.fail(error)
 
 
 def _upload(pieces: Callable[[], Iterator[Any]], pipe: UploadPipe, abandoned: threading.Thread | None) -> None:
@@ -114,12 +162,13 @@ def _as_bytes(piece: Any) -> bytes | memoryview:
 
 
 def make_source(content: Any) -> Source | None:
-    """The source for what the caller gave as ``content``: bytes-like, str (as UTF-8), a binary file, or an iterable.
+    """The source for what the caller gave as ``content``: bytes-like, str (as UTF-8), a binary file, an iterable, or
+    a `FedSource`.
 
     None for no body. Raises LocalProtocolError for everything else.
     """
-    if content is None:
-        return None
+    if content is None or isinstance(content, FedSource):
+        return content
     if isinstance(content, bytes):
         return BytesSource(content)
     if isinstance(content, str):

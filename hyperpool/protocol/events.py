@@ -115,6 +115,24 @@ class Pong:
 
 
 @dataclass(slots=True)
+class Promise:
+    """The peer will push a response to this request, on this stream (RFC 9113 8.4)."""
+
+    stream_id: int
+    promised_id: int
+    fields: Fields
+
+
+@dataclass(slots=True)
+class Switched:
+    """The peer left HTTP/1.1 (RFC 9110 15.2.2); ``data`` is what came behind that in the new protocol."""
+
+    stream_id: int
+    protocol: bytes
+    data: bytes
+
+
+@dataclass(slots=True)
 class Broken:
     """One message is malformed (RFC 9113 8.1.1): its stream is to be reset, the connection may go on."""
 
@@ -122,7 +140,9 @@ class Broken:
     error: HyperpoolError
 
 
-Event = Union[Head, Interim, Data, Trailers, End, Reset, GoAway, PeerSettings, WindowOpened, Pong, Broken]
+Event = Union[
+    Head, Interim, Data, Trailers, End, Reset, GoAway, PeerSettings, WindowOpened, Pong, Promise, Switched, Broken
+]
 
 
 class Codec(Protocol):

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from hyperpool.errors import LocalProtocolError, RemoteProtocolError
+from hyperpool.errors import InvalidURL, LocalProtocolError, RemoteProtocolError
 from hyperpool.protocol.events import RequestHead
-from hyperpool.values import Origin, Url
+from hyperpool.values import Origin, Request, Timeout, Url, parse_url
 
 # RFC 9110 9.2.1 and 9.2.2. Methods are case-sensitive (9.1): "get" is neither.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -133,6 +133,29 @@ def check_response_fields(fields: Iterable[tuple[bytes, bytes]]) -> None:
 def body_forbidden(method: str, status: int) -> bool:
     """Whether a response never has content, whatever its fields say (RFC 9110 6.4.1)."""
     return method == "HEAD" or status < 200 or status in (204, 304)
+
+
+def declared_bytes(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """The length that a response declares for its body (RFC 9110 8.6); None where it does not."""
+    return next((int(value) for name, value in fields if name == b"content-length" and _LENGTH(value)), None)
+
+
+def promised_request(fields: Iterable[tuple[bytes, bytes]], origin: Origin, timeout: Timeout) -> Request | None:
+    """The request that a PUSH_PROMISE makes in our name; None where the server may not make it.
+
+    RFC 9113 8.4: a safe method without content, and an origin for which the server speaks. h2 has seen that the
+    pseudo-headers are complete.
+    """
+    texts = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+    pseudo = {name: value for name, value in texts if name.startswith(":")}
+    try:
+        url = parse_url(f"{pseudo[':scheme']}://{pseudo[':authority']}{pseudo[':path']}")
+    except (KeyError, InvalidURL):
+        return None
+    if url.origin != origin or pseudo.get(":method") not in ("GET", "HEAD"):
+        return None
+    headers = tuple((name, value) for name, value in texts if not name.startswith(":"))
+    return Request(pseudo[":method"], url.text, headers, timeout=timeout)
 
 
 # --- the parts of a request head -------------------------------------------------------------------------------------

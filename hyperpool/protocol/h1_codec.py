@@ -149,7 +149,7 @@ class H1Codec:
             if event is h11.NEED_DATA:
                 return
             self._translate(event, events)
-        if self._machine.trailing_data[0]:
+        if self._machine.trailing_data[0] and self._machine.their_state is not h11.SWITCHED_PROTOCOL:
             self._fail("the server sent bytes behind the end of its response (RFC 9112 11.2)")
 
     def _translate(self, event: Any, events: list[ours.Event]) -> None:
@@ -162,6 +162,10 @@ class H1Codec:
             status = parse_status(b"%d" % event.status_code)
             version = "HTTP/" + event.http_version.decode("ascii")
             events.append(ours.Head(number, status, list(event.headers), bytes(event.reason), version))
+        elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+            # h11 has seen that we had asked for it.
+            self._busy = False
+            events.append(ours.Switched(number, _value(event.headers, b"upgrade"), self._machine.trailing_data[0]))
         elif isinstance(event, h11.InformationalResponse):
             self._count_interim()
             events.append(ours.Interim(number, event.status_code, list(event.headers)))
@@ -193,3 +197,7 @@ class H1Codec:
     def _fail(self, message: str, cause: BaseException | None = None) -> None:
         self.failure = RemoteProtocolError(message)
         self.failure.__cause__ = cause
+
+
+def _value(fields: Any, wanted: bytes) -> bytes:
+    return next((bytes(value) for name, value in fields if name == wanted), b"")

@@ -49,6 +49,8 @@ MAX_FRAME_BYTES = 1 << 14
 INITIAL_WINDOW_BYTES = 65_535
 # Frames can be in flight for this many of our latest resets; an older one is reset once more, which is legal.
 MAX_RESETS_KNOWN = 1_000
+# Pushes that may be under way on a connection: what common servers allow us in requests.
+MAX_PUSHES = 100
 HIGHEST_STREAM_ID = 2**31 - 1
 
 _CONFIG = h2.config.H2Configuration(
@@ -112,7 +114,7 @@ class H2Codec:
     Owned by the loop thread (L1). A request takes its id, is encoded and stands in the output within one `open` (L6).
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, *, push: bool = False, upgrade: bool = False) -> None:
         self.failure: HyperpoolError | None = None
         self.settings_received = False
         self._machine = machine = _Machine()
@@ -121,15 +123,21 @@ class H2Codec:
         # Set before the preface is made, so that they stand in the first SETTINGS frame and need no second one.
         machine.local_settings.update(
             {
-                codes.ENABLE_PUSH: 0,
+                codes.ENABLE_PUSH: int(push),
                 codes.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
                 codes.MAX_HEADER_LIST_SIZE: limits.max_header_bytes,
             }
         )
+        if push:
+            machine.local_settings[codes.MAX_CONCURRENT_STREAMS] = MAX_PUSHES
         machine.local_settings.acknowledge()
         machine.decoder.max_header_list_size = limits.max_header_bytes
         machine.max_inbound_frame_size = MAX_FRAME_BYTES
-        machine.initiate_connection()
+        if upgrade:
+            # Opens stream 1 for the request that goes out over HTTP/1.1, and gives what HTTP2-Settings carries.
+            self.upgrade_settings: bytes = machine.initiate_upgrade_connection() or b""
+        else:
+            machine.initiate_connection()
         if limits.connection_window_bytes > INITIAL_WINDOW_BYTES:
             machine.increment_flow_control_window(limits.connection_window_bytes - INITIAL_WINDOW_BYTES)
 
@@ -274,6 +282,9 @@ class H2Codec:
     def _on_window(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.WindowOpened(event.stream_id))
 
+    def _on_promise(self, event: Any, events: list[ours.Event]) -> None:
+        events.append(ours.Promise(event.parent_stream_id, event.pushed_stream_id, list(event.headers)))
+
     def _on_pong(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.Pong(event.ping_data))
 
@@ -294,4 +305,5 @@ _TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
     h2.events.RemoteSettingsChanged: H2Codec._on_settings,
     h2.events.WindowUpdated: H2Codec._on_window,
     h2.events.PingAckReceived: H2Codec._on_pong,
+    h2.events.PushedStreamReceived: H2Codec._on_promise,
 }

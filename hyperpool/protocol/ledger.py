@@ -11,6 +11,14 @@ consumed and not yet given back. h2 keeps the same ``left`` for itself; it is wh
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
+from hyperpool.errors import LocalProtocolError
+
+# RFC 9113 6.9.1.
+LARGEST_WINDOW_BYTES = 2**31 - 1
+
 
 class ReceiveLedger:
     """Credit granted to the peer for one stream or one connection.
@@ -55,3 +63,46 @@ class ReceiveLedger:
     def balanced(self) -> bool:
         """Whether L7 holds."""
         return self.granted == self.left + self.buffered + self.uncredited
+
+
+class WindowManager(Protocol):
+    """Who decides about credit in our place: hyper's flow-control managers (see `hyperpool.window`)."""
+
+    document_size: int | None
+
+    def _handle_frame(self, frame_size: int) -> int: ...
+
+
+class ManagedLedger(ReceiveLedger):
+    """A ledger whose credit is decided by a window manager: more than was consumed widens the window, less narrows it.
+
+    Owned by the loop thread, on which the manager runs. What that raises comes out as LocalProtocolError.
+    """
+
+    __slots__ = ("manager",)
+
+    def __init__(self, window_bytes: int, manager: Callable[[int], WindowManager]) -> None:
+        super().__init__(window_bytes)
+        try:
+            self.manager = manager(window_bytes)
+        except Exception as error:
+            raise _failed(error) from error
+
+    def take_credit(self) -> int:
+        """What the manager says to the bytes that were consumed since it was asked last."""
+        if not self.uncredited:
+            return 0
+        try:
+            credit = max(0, int(self.manager._handle_frame(self.uncredited)))
+        except Exception as error:
+            raise _failed(error) from error
+        if self.left + credit > LARGEST_WINDOW_BYTES:
+            raise LocalProtocolError(f"a window manager widened a window to {self.left + credit:,} bytes, past 2**31-1")
+        self.granted += credit - self.uncredited
+        self.left += credit
+        self.uncredited = 0
+        return credit
+
+
+def _failed(error: Exception) -> LocalProtocolError:
+    return LocalProtocolError(f"a window manager failed: {error!r}")

@@ -118,6 +118,9 @@ class HandFed:
         self.pipes.append(UploadPipe(capacity_bytes=capacity_bytes, notify=notify))
         return self.pipes[-1]
 
+    def abandon(self) -> None:
+        """Its pipe was told."""
+
     @property
     def pipe(self) -> UploadPipe:
         return self.pipes[-1]
