@@ -50,6 +50,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "cryptography>=45",
     "hypothesis>=6.100",
+    "hypercorn>=0.17",
     "httpx[http2]>=0.28,<1",
 ]
 

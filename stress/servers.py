@@ -104,14 +104,17 @@ def nginx(
     keepalive_requests: int = KEEPALIVE_REQUESTS,
     max_concurrent_streams: int = 128,
     directives: str = "",
+    name: str = "",
+    master: bool = False,
 ) -> Iterator[Served]:
     """nginx over TLS, with HTTP/2 or without.
 
     ``root``: a folder to serve instead of `/bytes/N`. ``sizes``: further N. ``directives``: lines for its server block.
+    ``master``: with a master process, which can take up its configuration anew.
     Raises ServerMissing, StartFailed.
     """
     program = find_program("nginx", package="nginx")
-    with _folder(root, sizes) as (folder, served_root):
+    with folder_and_tree(root, sizes) as (folder, served_root):
 
         def command(port: int) -> Sequence[str]:
             settings = f"""
@@ -121,19 +124,19 @@ def nginx(
                 {directives}
             """
             config = folder / "nginx.conf"
-            config.write_text(_nginx_config(folder, served_root, settings), "utf-8")
+            config.write_text(_nginx_config(folder, served_root, settings, master=master), "utf-8")
             return [program, "-p", str(folder), "-c", str(config), "-e", str(folder / "log")]
 
-        yield from _run("nginx" if h2 else "nginx-h1", folder, served_root, command)
+        yield from run(name or ("nginx" if h2 else "nginx-h1"), folder, served_root, command)
 
 
-def _nginx_config(folder: Path, root: Path, settings: str) -> str:
-    # One process, so that ending it leaves nothing behind. The `user` line counts for root alone: workers would else
-    # be nobody, who may not read a private temporary folder.
+def _nginx_config(folder: Path, root: Path, settings: str, *, master: bool) -> str:
+    # One process where nothing else is asked for, so that ending it leaves nothing behind. The `user` line counts for
+    # root alone: workers would else be nobody, who may not read a private temporary folder.
     user = "user root;" if os.geteuid() == 0 else ""
     return f"""
         daemon off;
-        master_process off;
+        master_process {"on" if master else "off"};
         worker_processes 1;
         {user}
         pid {folder}/pid;
@@ -202,21 +205,22 @@ def nghttpd(
     ``options``: further ones of its command line, such as ``["--padding=100"]``. Raises ServerMissing, StartFailed.
     """
     program = find_program("nghttpd", package="nghttp2-server")
-    with _folder(root, sizes) as (folder, served_root):
+    with folder_and_tree(root, sizes) as (folder, served_root):
 
         def command(port: int) -> Sequence[str]:
             settings = ["--address=127.0.0.1", f"--htdocs={served_root}", f"-m{max_concurrent_streams}"]
             pair = [str(folder / "server.key"), str(folder / "server.pem")]
             return [program, *settings, "--echo-upload", *options, str(port), *pair]
 
-        yield from _run("nghttpd", folder, served_root, command)
+        yield from run("nghttpd", folder, served_root, command)
 
 
 # -- what both need ----------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _folder(root: Path | None, sizes: Sequence[int]) -> Iterator[tuple[Path, Path]]:
+def folder_and_tree(root: Path | None = None, sizes: Sequence[int] = ()) -> Iterator[tuple[Path, Path]]:
+    """A private folder with a certificate for localhost, and the tree to serve."""
     with tempfile.TemporaryDirectory(prefix="hyperpool-served-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         authority = CertificateAuthority()
@@ -236,7 +240,8 @@ def _tree(folder: Path, sizes: Sequence[int]) -> Path:
     return root
 
 
-def _run(name: str, folder: Path, root: Path, command: Command) -> Iterator[Served]:
+def run(name: str, folder: Path, root: Path, command: Command) -> Iterator[Served]:
+    """Start what ``command`` says for a port, and stop it afterwards. Raises StartFailed."""
     served = _start(name, folder, root, command)
     try:
         yield served

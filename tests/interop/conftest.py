@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from interop_kit import running
 
 import hyperpool
 from hyperpool import Client
 from stress import servers
-from stress.servers import Served, ServerMissing
+from stress.servers import Served
 
 SERVERS: dict[str, Callable[[], contextlib.AbstractContextManager[Served]]] = {
     "nginx-h2": servers.nginx,
@@ -20,33 +20,18 @@ SERVERS: dict[str, Callable[[], contextlib.AbstractContextManager[Served]]] = {
 }
 
 
-@contextlib.contextmanager
-def _running(made: contextlib.AbstractContextManager[Served]) -> Iterator[Served]:
-    try:
-        served = made.__enter__()
-    except ServerMissing as missing:
-        # On the machine that judges, a server that is not there is a test that was not made.
-        if os.environ.get("CI") == "true":
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
-    try:
-        yield served
-    finally:
-        made.__exit__(None, None, None)
-
-
 @pytest.fixture(scope="module", params=SERVERS)
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     """Each of the servers."""
-    with _running(SERVERS[request.param]()) as running:
-        yield running
+    with running(SERVERS[request.param]()) as started:
+        yield started
 
 
 @pytest.fixture
 def start() -> Iterator[Callable[[contextlib.AbstractContextManager[Served]], Served]]:
     """Start a server for one test: ``start(servers.nginx(keepalive_requests=10))``."""
     with contextlib.ExitStack() as stack:
-        yield lambda made: stack.enter_context(_running(made))
+        yield lambda made: stack.enter_context(running(made))
 
 
 @pytest.fixture
