@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from stress.servers import Command, Served, ServerMissing, find_program, folder_and_tree, nginx, run
+from stress.servers import RELOAD, Command, Served, ServerMissing, find_program, folder_and_tree, nginx, run
 
 TRAILERS = frozenset({"node", "go", "hypercorn"})
 # Not Apache: it announces its end (GOAWAY with last_stream_id 2**31-1) and closes soon after without naming the last
@@ -50,7 +50,7 @@ def reload(served: Served) -> None:
             env=_home(config.parent),
         )
         return
-    meaning = {"nginx-master": signal.SIGHUP, "haproxy": signal.SIGUSR2}
+    meaning = {"nginx-master": RELOAD, "haproxy": signal.SIGUSR2}
     served.process.send_signal(meaning[served.name])
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -37,6 +38,9 @@ PORT_TRIES = 10
 
 # Enough that no connection is retired within a run; pass fewer to see GOAWAY.
 KEEPALIVE_REQUESTS = 100_000_000
+
+# What makes an nginx with a master process take up its configuration anew.
+RELOAD = signal.SIGHUP
 
 Command = Callable[[int], Sequence[str]]
 

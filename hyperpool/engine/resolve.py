@@ -69,14 +69,15 @@ class _Entry:
 class Resolver:
     """Addresses of host names, remembered.
 
-    Shared; guarded by _lock, which is held for dictionary operations only.
+    Shared; guarded by _lock, which is held for dictionary operations only. ``getaddrinfo`` is by default the socket
+    module's at the time of the question: programs replace it there to send names elsewhere.
     """
 
     def __init__(
         self,
         *,
         ttl_s: float = 60.0,
-        getaddrinfo: Callable[..., Any] = socket.getaddrinfo,
+        getaddrinfo: Callable[..., Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_names: int = MAX_NAMES,
     ) -> None:
@@ -143,13 +144,17 @@ class Resolver:
         try:
             asking.start()
         except RuntimeError as error:
-            # "can't start new thread": whoever waits for this flight must hear of it.
-            self._land(key, (), error)
+            # "can't start new thread": whoever waits for this flight must hear of it, and whoever asks next must not:
+            # the name service has said nothing.
+            with self._lock:
+                flight = self._flights.pop(key)
+            flight.set_exception(_failure(key[0], error))
 
     def _ask(self, key: Key) -> None:
         host, port = key
         try:
-            found = self._getaddrinfo(ascii_name(host), port, type=socket.SOCK_STREAM)
+            ask = self._getaddrinfo or socket.getaddrinfo
+            found = ask(ascii_name(host), port, type=socket.SOCK_STREAM)
             addresses = interleave(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
         except Exception as error:
             # gaierror, UnicodeError for a label that is too long, and whatever a replaced getaddrinfo may raise: a
