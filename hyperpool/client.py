@@ -20,6 +20,7 @@ from hyperpool.errors import InvalidURL, LocalProtocolError
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.pool import ConnectionPool
 from hyperpool.protocol.content import accept_encoding
+from hyperpool.proxies import ProxyLike
 from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, as_timeout
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class Client:
         bytes, an ``ssl.SSLContext``, an ``OpenSSL.SSL.Context``, or False.
     cert: path or PEM bytes of certificate and key, (cert, key), or (cert, key, password).
     http1, http2: which versions may be spoken; http1=False means HTTP/2 with prior knowledge on ``http://``.
+    proxy: URL of a proxy (http, https, socks5, socks5h) or a `Proxy`; or a mapping by "https", "all" or
+        "https://host"; else, where ``trust_env``, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read once by the
+        first request.
     timeout: `Timeout`, seconds (the total), (connect, read), or None for none.
     limits: `Limits`. pool: a `ConnectionPool` shared with other clients; what says how to connect is its then.
     """
@@ -66,6 +70,7 @@ class Client:
         cert: Any = None,
         http1: bool = True,
         http2: bool = True,
+        proxy: ProxyLike = None,
         trust_env: bool = True,
         timeout: TimeoutLike = NOT_GIVEN,
         limits: Limits | None = None,
@@ -77,10 +82,13 @@ class Client:
         self.headers = _merged(_default_headers(), headers)
         self._owns_pool = pool is None
         self.pool = pool or ConnectionPool(
-            limits=limits, verify=verify, cert=cert, http1=http1, http2=http2, trust_env=trust_env
+            limits=limits, verify=verify, cert=cert, http1=http1, http2=http2, proxy=proxy, trust_env=trust_env
         )
-        if pool is not None and (verify, cert, http1, http2, trust_env, limits) != (True, None, True, True, True, None):
-            raise ValueError("verify, cert, http1, http2, trust_env and limits are the pool's: give them to that")
+        own = (verify, cert, http1, http2, proxy, trust_env, limits)
+        if pool is not None and own != (True, None, True, True, None, True, None):
+            raise ValueError(
+                "verify, cert, http1, http2, proxy, trust_env and limits are the pool's: give them to that"
+            )
 
     # -- requests --------------------------------------------------------------------------------------------------
 

@@ -135,7 +135,11 @@ class CertificateError(TlsError):
 
 
 class ProxyError(ConnectError):
-    """The proxy refused or broke the tunnel."""
+    """The proxy cannot be reached, or refused or broke the tunnel. ``status``: its HTTP status, None without one."""
+
+    def __init__(self, message: str, *, status: int | None = None, **where: Any) -> None:
+        super().__init__(message, **where)
+        self.status = status
 
 
 class ConnectionLost(HyperpoolError):

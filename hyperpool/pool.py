@@ -19,19 +19,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, ResponseFuture
+from hyperpool.handoff.futures import LoopFuture
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
 from hyperpool.handoff.messages import Close, Connect, Drain, Ping, Prewarm, Retire, Submit
 from hyperpool.handoff.pushes import Pushes
 from hyperpool.handoff.source import make_source
-from hyperpool.protocol.fields import prepare_head
-from hyperpool.values import Limits, Origin, Request, Route, TlsSettings, parse_url
+from hyperpool.protocol.fields import forwarded, prepare_head, tunnelled
+from hyperpool.proxies import ProxyLike, ProxyMap, forwards
+from hyperpool.values import Limits, Origin, Proxy, Request, Route, TlsSettings, parse_url
 
 if TYPE_CHECKING:
     from hyperpool.engine.loop import OriginLoop
     from hyperpool.engine.resolve import Resolver
     from hyperpool.engine.stats import OriginStats
     from hyperpool.engine.trust import TlsConfig
+    from hyperpool.protocol.events import RequestHead
 
 # A loop may end between the look-up and the put; a fresh one cannot, so the second try succeeds but for a close.
 _TRIES = 8
@@ -55,8 +58,9 @@ class ConnectionPool:
     """Connections to any number of origins, for any number of threads.
 
     Shared; guarded by _lock. One I/O thread per origin, named ``hyperpool <origin>``, made on first use; it ends by
-    itself when the origin has been idle for ``Limits.idle_s``. ``verify``, ``cert``, ``http1``, ``http2`` and
-    ``trust_env`` are as in `Client`. Making a pool opens nothing.
+    itself when the origin has been idle for ``Limits.idle_s``. ``verify``, ``cert``, ``http1``, ``http2``, ``proxy``
+    and ``trust_env`` are as in `Client`. Making a pool opens nothing; the environment's proxies are read once, by the
+    first request.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class ConnectionPool:
         cert: Any = None,
         http1: bool = True,
         http2: bool = True,
+        proxy: ProxyLike = None,
         trust_env: bool = True,
     ) -> None:
         if not (http1 or http2):
@@ -74,6 +79,7 @@ class ConnectionPool:
         self.limits = limits if limits is not None else Limits()
         self._tls = TlsSettings(verify, cert, trust_env)
         self._versions = (http1, http2)
+        self._proxies = ProxyMap(proxy, trust_env=trust_env)
         self._begin()
         _pools.add(self)
 
@@ -91,7 +97,7 @@ class ConnectionPool:
     # -- requests --------------------------------------------------------------------------------------------------
 
     def submit(
-        self, request: Request, *, stream: bool = False, made_at: str = "", route: Route | None = None
+        self, request: Request, *, stream: bool = False, made_at: str | None = "", route: Route | None = None
     ) -> ResponseFuture:
         """Begin a request; its Future. Never blocks on the network.
 
@@ -108,6 +114,8 @@ class ConnectionPool:
         source = make_source(request.content)
         body_bytes = 0 if source is None else source.length_bytes
         head = prepare_head(method=request.method, url=url, headers=request.headers, body_bytes=body_bytes)
+        if route.proxy is not None:
+            head = _for_proxy(head, route, route.proxy)
         exchange = Exchange(
             request,
             head,
@@ -127,7 +135,12 @@ class ConnectionPool:
         return future
 
     def route(self, origin: Origin, **differs: Any) -> Route:
-        """The pool's own way to an origin, but for what ``differs``: any field of `Route`."""
+        """The pool's own way to an origin, but for what ``differs``: any field of `Route`.
+
+        Raises InvalidURL where the environment names a proxy that is none.
+        """
+        if "proxy" not in differs:
+            differs["proxy"] = self._proxies.choose(origin)
         return dataclasses.replace(Route(origin, self._tls, *self._versions), **differs)
 
     def connect(self, route: Route, *, timeout_s: float | None = 10.0) -> Future[str]:
@@ -135,7 +148,7 @@ class ConnectionPool:
 
         The Future has the error where there can be none. Raises PoolClosed and PoolFull.
         """
-        connected: Future[str] = Future()
+        connected: Future[str] = LoopFuture()
         deadline_at = NEVER if timeout_s is None else time.monotonic() + timeout_s
         self._put(route, None, Connect(connected, deadline_at))
         return connected
@@ -153,7 +166,20 @@ class ConnectionPool:
         """
         self._put(self.route(parse_url(origin).origin), None, Prewarm(connections))
 
+    def retire(self, route: Route) -> None:
+        """Let the connections of a route finish and close: nobody expects to need them. Does not block.
+
+        A later request to the same route opens new ones.
+        """
+        with self._lock:
+            loop = self._loops.pop(route, None)
+        if loop is not None:
+            _tell(loop, Retire())
+
     def _put(self, route: Route, exchange: Exchange | None, message: Any) -> None:
+        if route.upgrade and forwards(route):
+            # The proxy would be asked to switch, not the origin (RFC 9110 7.8: Upgrade is hop by hop).
+            route = dataclasses.replace(route, upgrade=False)
         for _ in range(_TRIES):
             loop = self._loop_for(route)
             if exchange is not None:
@@ -284,6 +310,8 @@ class ConnectionPool:
         Returns when no thread and no socket of the pool is left; called by a done-callback, which runs on an I/O
         thread, it returns at once and the rest follows. May be called again, from any thread.
         """
+        if not 0 <= code < 1 << 32:
+            raise ValueError(f"an error code has 32 bits, {code} has not (RFC 9113 7)")
         with self._lock:
             self._closed = True
             self._loops.clear()
@@ -312,6 +340,12 @@ class ConnectionPool:
         self._closed = closed
         for loop in loops:
             loop.abandon_in_child()
+
+
+def _for_proxy(head: RequestHead, route: Route, proxy: Proxy) -> RequestHead:
+    if forwards(route):
+        return forwarded(head, proxy, http2=route.force_http2 or not route.http1)
+    return tunnelled(head)
 
 
 def _close_loops(threads: dict[threading.Thread, OriginLoop], *, grace_s: float = 0.0, code: int = 0) -> None:

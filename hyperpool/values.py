@@ -240,8 +240,9 @@ class Proxy:
     scheme: str
     host: str
     port: int
-    userinfo: str | None = None
-    headers: tuple[tuple[str, str], ...] = ()
+    # Not shown: credentials live in both.
+    userinfo: str | None = field(default=None, repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         return f"{self.scheme}://{Origin(self.scheme, self.host, self.port).authority}"

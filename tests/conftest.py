@@ -21,6 +21,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *(part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(ROOT))]
 )
 
+# Clients trust the environment: a proxy of this machine's would stand between tests and their servers on loopback.
+for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+    os.environ.pop(_name, None)
+    os.environ.pop(_name.upper(), None)
+
 import hyperpool  # noqa: E402 - which copy this is, is the point
 from hyperpool.testing.pytest_plugin import hyperpool_server  # noqa: E402
 from stress.lock_watch import LockWatch  # noqa: E402

@@ -45,6 +45,8 @@ class Host(Protocol):
     now: float
     # Whether the server has answered an offer of HTTP/2 in HTTP/1.1 (RFC 7540 3.2).
     upgrade_refused: bool
+    # Whether a forwarding proxy closes connections that its answers promise to keep (tinyproxy does after each one).
+    closes_unannounced: bool
 
     def finished(self, exchange: Exchange) -> None: ...
 
@@ -55,6 +57,10 @@ class Host(Protocol):
     def adopt(self, exchange: Exchange, connection: Connection) -> None: ...
 
     def replace(self, connection: Connection, successor: Connection) -> None: ...
+
+    def speak_http1(self) -> None: ...
+
+    def calm_down(self) -> None: ...
 
 
 class Connection:
@@ -150,7 +156,10 @@ class Connection:
 
     def read(self) -> None:
         """Take what the socket has, act on it, then on the end of the connection if that came with it."""
-        data = self.transport.receive()
+        self.hear(self.transport.receive())
+
+    def hear(self, data: bytes) -> None:
+        """Act on these bytes, and on what the transport says beside them."""
         if data:
             self.read_at = self.host.now
             self.handle(self._codec.receive(data))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from hyperpool.engine.connection import Connection, Life
 from hyperpool.engine.timers import Timers
+from hyperpool.handoff.exchange import Exchange
 
 
 class Connections:
@@ -42,6 +43,13 @@ class Connections:
     def touch(self, connection: Connection) -> None:
         """This one has something to do in this turn."""
         self._busy[connection] = None
+
+    def carrier(self, exchange: Exchange) -> Connection | None:
+        """The connection that carries an exchange, if any; it gets its turn with this."""
+        connection: Connection | None = exchange.connection
+        if connection is not None:
+            self.touch(connection)
+        return connection
 
     @property
     def any_busy(self) -> bool:

@@ -1,50 +1,54 @@
-"""From a route to a connection: name, addresses, the race between them, the TLS handshake.
+"""From a route to a connection: name, addresses, the race between them, the way through a proxy, the TLS handshake.
 
-Lives here: `dial`, `Dialed` (what it makes) and `DialCancel` (how others stop it). Must never come in: HTTP.
+Lives here: `dial`, `Dialed` (what it makes) and `DialCancel` (how others stop it). The race is in engine/race.py, what
+is said on the way in engine/tunnel.py; here are its phases, and the waiting. Must never come in: HTTP.
 
 A dial runs on a short-lived thread of its own, so that the loop never waits for a network (L4). It sleeps in one select
 that watches the racing sockets, the deadline, and the wake-up of its DialCancel; the answer of the name service, which
 comes on another thread, uses the same wake-up. So a cancel or a deadline ends a dial at once in every phase, and each
 way out but the good one closes every socket that was opened.
 
-The race (RFC 8305 5): the first address is tried at once, the next one after 250 ms or as soon as the last one failed;
-the first to connect wins. TLS is shaken with the winner only: a certificate that is refused is never tried elsewhere.
+Hands are shaken with the winner of the race only: a certificate that is refused is never tried elsewhere, and neither
+is a proxy that says no.
 """
 
 from __future__ import annotations
 
-import errno
-import os
 import selectors
 import socket
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hyperpool.engine.race import Race, words
+from hyperpool.engine.tunnel import Way
 from hyperpool.engine.wakeup import SocketWakeup
-from hyperpool.errors import CertificateError, ConnectError, ConnectTimeout, HyperpoolError, PoolClosed, TlsError
+from hyperpool.errors import (
+    CertificateError,
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    HyperpoolError,
+    NameResolutionError,
+    PoolClosed,
+    ProxyError,
+    RemoteProtocolError,
+    TlsError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.engine.resolve import Address, Resolver
     from hyperpool.engine.trust import TlsConfig
+    from hyperpool.engine.tunnel import Step, TlsInTls
     from hyperpool.protocol.tls import TlsStream
     from hyperpool.values import Route
 
-# RFC 8305 8, the recommended delay. Half of it opens needless sockets on long paths; twice as much is felt by people
-# whose IPv6 is broken.
-NEXT_ADDRESS_S = 0.25
-
 # One recv of the handshake: a server's whole flight with its certificates is 3 to 6 KiB.
 RECV_BYTES = 16_384
-
-# What a connect that has only begun says, on Windows by another name; 0 where loopback was faster. Not EWOULDBLOCK: on
-# Linux that is EAGAIN, a connect that failed for want of kernel memory, on a socket that then looks writable.
-_UNDER_WAY = {0, errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,12 @@ class Dialed:
     """A connection that is ready for HTTP. Immutable; owned by whoever has it, who must `close` or use it.
 
     The socket is non-blocking. ``tls`` may hold bytes of the server already (HTTP/2 servers talk first): read it once
-    before the first select. ``spent_s`` has the seconds of each phase: "dns", "tcp", "tls".
+    before the first select. ``spent_s`` has the seconds of each phase: "dns", "tcp", "proxy", "tls".
     """
 
     route: Route
     sock: socket.socket
-    tls: TlsStream | None
+    tls: TlsStream | TlsInTls | None
     alpn: str | None
     peername: tuple[Any, ...]
     spent_s: dict[str, float]
@@ -136,16 +140,16 @@ def dial(
 ) -> Dialed:
     """Connect to the route's origin and shake hands. Blocks until then, until the deadline, or until it is cancelled.
 
-    Raises NameResolutionError, ConnectError, TlsError, CertificateError, ConnectTimeout, or PoolClosed where it was
-    cancelled; each with ``origin``. No socket is left open then.
+    Raises NameResolutionError, ConnectError, ProxyError, TlsError, CertificateError, ConnectTimeout, or PoolClosed
+    where it was cancelled; each with ``origin``. No socket is left open then.
     """
     origin = str(route.origin)
     try:
         # First, since it needs no network: settings that cannot be used are told before anything is tried.
-        tls = _session(route, tls_config)
-        attempt = _Dial(route, resolver, deadline_at, cancelled or DialCancel(), seams)
+        way = Way(route, tls_config)
+        attempt = _Dial(route, way, resolver, deadline_at, cancelled or DialCancel(), seams)
         try:
-            return attempt.run(tls)
+            return attempt.run()
         finally:
             attempt.close()
     except HyperpoolError as error:
@@ -154,13 +158,7 @@ def dial(
         raise
     except OSError as error:
         # The system has no socket pair or selector left, or select itself failed.
-        raise ConnectError(f"cannot connect to {origin}: {_words(error)}", origin=origin) from error
-
-
-def _session(route: Route, tls_config: TlsConfig) -> TlsStream | None:
-    if route.origin.scheme != "https":
-        return None
-    return tls_config.client(route.origin.host, http1=route.http1, http2=route.http2)
+        raise ConnectError(f"cannot connect to {origin}: {words(error)}", origin=origin) from error
 
 
 class _Dial:
@@ -170,19 +168,25 @@ class _Dial:
     """
 
     def __init__(
-        self, route: Route, resolver: Resolver, deadline_at: float | None, cancel: DialCancel, seams: Seams
+        self, route: Route, way: Way, resolver: Resolver, deadline_at: float | None, cancel: DialCancel, seams: Seams
     ) -> None:
         self._route = route
+        self._way = way
         self._resolver = resolver
         self._deadline_at = deadline_at
         self._cancel = cancel
         self._clock = seams.clock
-        self._socket_factory = seams.socket_factory
-        self._sockets: dict[socket.socket, Address] = {}
-        self._failures: list[tuple[Address, OSError]] = []
         self._spent_s: dict[str, float] = {}
         self._phase, self._phase_at = "dns", self._clock()
         self._selector = seams.selector_factory()
+        self._race = Race(
+            self._selector,
+            clock=self._clock,
+            socket_factory=seams.socket_factory,
+            check=self._check,
+            wait=self._select,
+            lost=self._demote,
+        )
         try:
             self._wakeup = cancel.attach()
         except OSError:
@@ -191,26 +195,30 @@ class _Dial:
 
     def close(self) -> None:
         """Close whatever was not handed over."""
-        for sock in self._sockets:
-            sock.close()
+        self._race.close()
         self._selector.close()
         self._cancel.detach(self._wakeup)
 
-    def run(self, tls: TlsStream | None) -> Dialed:
+    def run(self) -> Dialed:
         """The phases in their order."""
         self._selector.register(self._wakeup.receiver, selectors.EVENT_READ)
-        addresses = self._resolve()
+        way = self._way
+        addresses = self._resolve_way()
         self._begin("tcp")
         sock = self._connect(addresses)
-        address = self._sockets[sock]
-        if tls is not None:
+        address = self._race.sockets[sock]
+        if way.opening:
+            self._begin("proxy")
+        for step in way.opening:
+            self._shake_hands(sock, step, address)
+        if way.tls is not None:
             self._begin("tls")
-            self._shake_hands(sock, tls, address)
+            self._shake_hands(sock, way.tls, address)
+        alpn = self._agreed_protocol()
         self._begin("done")
         # The last moment in which we own it: from here on the caller closes it.
-        del self._sockets[sock]
-        alpn = None if tls is None else tls.alpn
-        return Dialed(self._route, sock, tls, alpn, address.sockaddr, self._spent_s)
+        del self._race.sockets[sock]
+        return Dialed(self._route, sock, way.session, alpn, address.sockaddr, self._spent_s)
 
     def _begin(self, phase: str) -> None:
         now = self._clock()
@@ -225,7 +233,7 @@ class _Dial:
         ready = [key.fileobj for key, _ in self._selector.select(timeout_s)]
         if self._wakeup.receiver in ready:
             self._wakeup.drain()
-        return [sock for sock in ready if sock in self._sockets]
+        return [sock for sock in ready if sock in self._race.sockets]
 
     def _check(self) -> None:
         if self._cancel.cancelled:
@@ -234,26 +242,31 @@ class _Dial:
             self._time_out()
 
     def _time_out(self) -> NoReturn:
-        for address in self._sockets.values():
+        race = self._race
+        for address in race.sockets.values():
             self._demote(address)
         doing = {
             "dns": "its host name was still being resolved",
-            "tcp": f"no address had answered; still trying {self._named_sockets()}{self._named_failures('; failed: ')}",
-            "tls": f"the TLS handshake with {self._named_sockets()} was not complete",
+            "tcp": f"no address had answered; still trying {race.under_way}{race.failed('; failed: ')}",
+            "proxy": f"the proxy {self._route.proxy} at {race.under_way} had not opened the way",
+            "tls": f"the TLS handshake with {race.under_way} was not complete",
         }[self._phase]
         self._begin("over")
         raise ConnectTimeout(f"{self._route.origin} could not be connected in time: {doing}", spent_s=self._spent_s)
 
-    def _named_sockets(self) -> str:
-        return ", ".join(map(str, self._sockets.values())) or "none"
+    def _resolve_way(self) -> list[Address]:
+        way, proxy = self._way, self._route.proxy
+        if proxy is None:
+            return self._resolve(way.host, way.port)
+        if way.socks is not None and way.socks.wants_address:
+            way.socks.take_addresses(self._resolve(self._route.origin.host, self._route.origin.port))
+        try:
+            return self._resolve(way.host, way.port)
+        except NameResolutionError as error:
+            raise ProxyError(f"proxy {proxy}: {error}") from error
 
-    def _named_failures(self, lead: str) -> str:
-        named = [f"{address} ({_words(error)})" for address, error in self._failures]
-        return lead + ", ".join(named) if named else ""
-
-    def _resolve(self) -> list[Address]:
-        origin = self._route.origin
-        answer = self._resolver.lookup(origin.host, origin.port)
+    def _resolve(self, host: str, port: int) -> list[Address]:
+        answer = self._resolver.lookup(host, port)
         answer.add_done_callback(lambda _: self._cancel.wake(self._wakeup))
         while not answer.done():
             self._select()
@@ -263,95 +276,45 @@ class _Dial:
         return answer.result()
 
     def _connect(self, addresses: list[Address]) -> socket.socket:
-        waiting = deque(addresses)
-        next_at = self._clock()
-        while waiting or self._sockets:
-            if waiting and (not self._sockets or self._clock() >= next_at):
-                self._check()
-                next_at = self._clock() + NEXT_ADDRESS_S if self._start(waiting.popleft()) else next_at
-                continue
-            for sock in self._select(next_at if waiting else None):
-                if self._finish(sock):
-                    return self._win(sock)
-                next_at = self._clock()
-        raise self._refused()
-
-    def _start(self, address: Address) -> bool:
-        """Begin to connect; False where that failed at once."""
-        try:
-            sock = self._socket_factory(address.family, socket.SOCK_STREAM)
-        except OSError as error:
-            self._note_failure(address, error)
-            return False
-        self._sockets[sock] = address
-        try:
-            sock.setblocking(False)
-            # Set before connecting: after a reset some systems refuse options on a socket.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            code = sock.connect_ex(address.sockaddr)
-            if code not in _UNDER_WAY:
-                raise OSError(code, os.strerror(code))
-            self._selector.register(sock, selectors.EVENT_WRITE)
-        except OSError as error:
-            self._drop(sock, error)
-            return False
-        return True
-
-    def _finish(self, sock: socket.socket) -> bool:
-        try:
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code))
-        except OSError as error:
-            self._selector.unregister(sock)
-            self._drop(sock, error)
-            return False
-        return True
-
-    def _win(self, winner: socket.socket) -> socket.socket:
-        for sock in list(self._sockets):
-            self._selector.unregister(sock)
-            if sock is not winner:
-                del self._sockets[sock]
-                sock.close()
-        return winner
-
-    def _drop(self, sock: socket.socket, error: OSError) -> None:
-        address = self._sockets.pop(sock)
-        sock.close()
-        self._note_failure(address, error)
-
-    def _note_failure(self, address: Address, error: OSError) -> None:
-        self._failures.append((address, error))
-        self._demote(address)
+        sock = self._race.run(addresses)
+        if sock is not None:
+            return sock
+        tried, cause = self._race.failed("tried "), self._race.failures[-1][1]
+        if self._route.proxy is not None:
+            where = f"the proxy {self._route.proxy} for {self._route.origin}"
+            raise ProxyError(f"cannot connect to {where}: {tried}") from cause
+        raise ConnectError(f"cannot connect to {self._route.origin}: {tried}") from cause
 
     def _demote(self, address: Address) -> None:
-        self._resolver.demote(self._route.origin.host, self._route.origin.port, address)
+        self._resolver.demote(self._way.host, self._way.port, address)
 
-    def _refused(self) -> ConnectError:
-        error = ConnectError(f"cannot connect to {self._route.origin}: {self._named_failures('tried ')}")
-        error.__cause__ = self._failures[-1][1]
-        return error
-
-    def _shake_hands(self, sock: socket.socket, tls: TlsStream, address: Address) -> None:
+    def _shake_hands(self, sock: socket.socket, step: Step, address: Address) -> None:
         try:
-            while not tls.handshake():
-                self._send(sock, tls.ciphertext())
-                self._receive(sock, tls)
-            self._send(sock, tls.ciphertext())
-            self._check_protocol(tls)
+            while not step.handshake():
+                self._send(sock, step.ciphertext())
+                self._receive(sock, step)
+            self._send(sock, step.ciphertext())
         except CertificateError:
-            self._send_alert(sock, tls)
+            self._send_alert(sock, step)
             raise
-        except TlsError:
-            self._send_alert(sock, tls)
+        except (TlsError, ProxyError, ConnectionLost, RemoteProtocolError) as error:
+            self._send_alert(sock, step)
             self._demote(address)
-            raise
+            raise self._blamed(error) from error.__cause__
 
-    def _check_protocol(self, tls: TlsStream) -> None:
-        if not (self._route.http1 or self._route.force_http2) and tls.alpn != "h2":
-            raise TlsError(f"{self._route.origin}: the server does not speak HTTP/2 (ALPN: {tls.alpn}); allow http1")
+    def _blamed(self, error: HyperpoolError) -> HyperpoolError:
+        """The error as one of whoever it is about: TLS with the origin is the origin's, all else on the way is not."""
+        if isinstance(error, ProxyError) or (self._phase == "tls" and isinstance(error, TlsError)):
+            return error
+        return ProxyError(f"proxy {self._route.proxy}: {error}")
+
+    def _agreed_protocol(self) -> str | None:
+        session = self._way.session
+        alpn = None if session is None else session.alpn
+        if session is not None and not (self._route.http1 or self._route.force_http2) and alpn != "h2":
+            who = "proxy" if self._way.tls is None else "server"
+            raise TlsError(f"{self._route.origin}: the {who} does not speak HTTP/2 (ALPN: {alpn}); allow http1")
+        return alpn
 
     def _send(self, sock: socket.socket, data: bytes) -> None:
         view = memoryview(data)
@@ -363,16 +326,18 @@ class _Dial:
             except OSError as error:
                 raise self._broken(error) from error
 
-    def _receive(self, sock: socket.socket, tls: TlsStream) -> None:
+    def _receive(self, sock: socket.socket, step: Step) -> None:
+        # Behind a SOCKS proxy's answer the origin's own bytes may follow at once: they stay in the socket.
+        most_bytes = 1 if step is self._way.socks else RECV_BYTES
         while True:
             self._await(sock, selectors.EVENT_READ)
             try:
-                data = sock.recv(RECV_BYTES)
+                data = sock.recv(most_bytes)
             except (BlockingIOError, InterruptedError):
                 continue
             except OSError as error:
                 raise self._broken(error) from error
-            tls.feed(data) if data else tls.feed_eof()
+            step.feed(data) if data else step.feed_eof()
             return
 
     def _await(self, sock: socket.socket, events: int) -> None:
@@ -383,14 +348,12 @@ class _Dial:
         finally:
             self._selector.unregister(sock)
 
-    def _broken(self, error: OSError) -> TlsError:
-        return TlsError(f"{self._route.origin}: the connection broke during the TLS handshake ({_words(error)})")
+    def _broken(self, error: OSError) -> ConnectError:
+        if self._phase == "proxy":
+            return ProxyError(f"proxy {self._route.proxy}: the connection broke ({words(error)})")
+        return TlsError(f"{self._route.origin}: the connection broke during the TLS handshake ({words(error)})")
 
-    def _send_alert(self, sock: socket.socket, tls: TlsStream) -> None:
+    def _send_alert(self, sock: socket.socket, step: Step) -> None:
         # Tells the server's log why. Suppressed: we are leaving, and the error on its way out says more.
         with suppress(OSError):
-            sock.send(tls.ciphertext())
-
-
-def _words(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
+            sock.send(step.ciphertext())

@@ -5,6 +5,7 @@ Each dial is one short-lived thread; what comes of it is put into the loop's inb
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,10 @@ class DialThreads:
         name = f"hyperpool dial {self._route.origin}"
         threading.Thread(target=self._run, args=(deliver, deadline_at), name=name, daemon=True).start()
 
+    def speak_http1(self) -> None:
+        """Offer no HTTP/2 from the next dial on."""
+        self._route = dataclasses.replace(self._route, http2=False, upgrade=False)
+
     def cancel(self) -> None:
         """End the dials under way, and all later ones; they report as failed."""
         self._cancel.cancel()
@@ -57,8 +62,19 @@ class DialThreads:
             failed.__cause__ = error
             self._put(deliver, DialFailed(failed))
         else:
-            if not self._put(deliver, Dialed(dialed)):
-                dialed.close()
+            self._hand_over(deliver, dialed)
+
+    def _hand_over(self, deliver: Callable[[Any], None], dialed: Any) -> None:
+        try:
+            taken = self._put(deliver, Dialed(dialed))
+        except BaseException as error:  # no memory for one message: a loop that counts on a dial would never end
+            dialed.close()
+            failed = HyperpoolError(f"connecting to {self._route.origin} failed: {error!r}")
+            failed.__cause__ = error
+            self._put(deliver, DialFailed(failed))
+            return
+        if not taken:
+            dialed.close()
 
     @staticmethod
     def _put(deliver: Callable[[Any], None], message: Dialed | DialFailed) -> bool:

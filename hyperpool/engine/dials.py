@@ -14,7 +14,7 @@ from hyperpool.engine.connections import Connections
 from hyperpool.engine.http1 import Http1Connection
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.deadlines import NEVER
-from hyperpool.handoff.messages import Connect, DialFailed
+from hyperpool.handoff.messages import DialFailed
 
 if TYPE_CHECKING:
     from hyperpool.values import Limits
@@ -29,6 +29,8 @@ class Dialer(Protocol):
     """Makes connections on threads of its own, and delivers `Dialed` or `DialFailed` once for each dial."""
 
     def start(self, deliver: Callable[[Any], None], *, deadline_at: float) -> None: ...
+
+    def speak_http1(self) -> None: ...
 
     def cancel(self) -> None: ...
 
@@ -46,8 +48,6 @@ class Dials:
         self._again_at = 0.0
         self.prewarm = 0
         self.under_way = 0
-        # Who wants to know when there is a connection.
-        self.greetings: list[Connect] = []
         # What the origin spoke last (ALPN, RFC 7301); None before the first connection.
         self.version: str | None = None
 
@@ -90,6 +90,14 @@ class Dials:
         self.prewarm = 0
         self._again_at = now if alone and not self.under_way else now + REDIAL_AFTER_S
 
+    def postpone(self, now: float) -> None:
+        """The server wants to be left alone for a while."""
+        self._again_at = now + REDIAL_AFTER_S
+
+    def speak_http1(self) -> None:
+        """Offer HTTP/1.1 alone from now on."""
+        self._dialer.speak_http1()
+
     def next_at(self, *, waiting: bool, now: float) -> float:
         """When a postponed dial may be made."""
         return self._again_at if waiting and self._again_at > now else NEVER
@@ -98,8 +106,3 @@ class Dials:
         """End those under way; each still reports."""
         self.prewarm = 0
         self._dialer.cancel()
-
-    def take_greetings(self) -> list[Connect]:
-        """Those who wait for a connection; they are told now."""
-        taken, self.greetings = self.greetings, []
-        return taken

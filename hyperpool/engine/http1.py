@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_repeat
 from hyperpool.engine.http2 import Http2Connection
-from hyperpool.errors import ConnectionLost, HyperpoolError
+from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.protocol import events
 from hyperpool.protocol.h1_codec import H1Codec
 from hyperpool.protocol.h2_codec import H2Codec
+from hyperpool.proxies import forwards
 
 if TYPE_CHECKING:
     from hyperpool.engine.transport import Transport
@@ -61,7 +62,8 @@ class Http1Connection(Connection):
     @property
     def free_slots(self) -> int:
         """1 while idle."""
-        return int(self.life is Life.OPEN and self._exchange is None)
+        spent = self._used and self.host.closes_unannounced
+        return int(self.life is Life.OPEN and self._exchange is None and not spent)
 
     @property
     def ready(self) -> bool:  # type: ignore[override]
@@ -85,18 +87,24 @@ class Http1Connection(Connection):
         self._sending = exchange.source is not None
         self._upload_parked = False
         head = exchange.head
-        if self.route.upgrade and not (self._used or self._sending or self.host.upgrade_refused):
+        if self._may_offer(head):
             head = self._offer_http2(head)
         self._number = self._h1.open(head, end=not self._sending)
         exchange.begin(None, self.host.now)
 
+    def _may_offer(self, head: events.RequestHead) -> bool:
+        """Not over TLS, where ALPN has chosen; not with a body, all of which would have to be sent first."""
+        if not self.route.upgrade or self.route.origin.scheme != "http" or self.host.upgrade_refused:
+            return False
+        return not (self._used or self._sending or b"close" in _connection_options(head).lower())
+
     def _offer_http2(self, head: events.RequestHead) -> events.RequestHead:
-        """The head with the offer in it. Not where there is a body: all of it would have to be sent first."""
-        self._offered = H2Codec(self.limits, push=self.route.push, upgrade=True)
+        """The head with the offer in it."""
+        self._offered = H2Codec(self.limits, push=self.route.push, upgrade=head.method)
         self._patience_until_at = self.host.now + UPGRADE_PATIENCE_S
         kept = tuple(pair for pair in head.fields if pair[0].lower() != b"connection")
         offer = (
-            (b"Connection", b"Upgrade, HTTP2-Settings"),
+            (b"Connection", _connection_options(head) + b"Upgrade, HTTP2-Settings"),
             (b"Upgrade", b"h2c"),
             (b"HTTP2-Settings", self._offered.upgrade_settings),
         )
@@ -154,11 +162,25 @@ class Http1Connection(Connection):
     def _on_switched(self, exchange: Exchange, event: events.Switched) -> None:
         """The rest of this connection's life is HTTP/2's, and so is the response (RFC 7540 3.2)."""
         assert self._offered is not None, "h11 refuses a switch that was not asked for"
+        if event.protocol.lower() != b"h2c":
+            self.abort(
+                RemoteProtocolError(f"the server switched to {event.protocol[:80]!r}, not to h2c (RFC 9110 7.8)")
+            )
+            return
+        try:
+            successor = Http2Connection(self.transport, self.host, self.limits, self.route, codec=self._offered)
+            successor.take_over(exchange)
+        except LocalProtocolError as error:  # the caller's window manager
+            self.abort(error)
+            return
+        successor.farewell_code = self.farewell_code
+        if self.life is Life.DRAINING:
+            successor.drain()
+        # In this order: at each moment one of the two holds the exchange (L5).
+        self.host.replace(self, successor)
         self._exchange = None
         self.life = Life.CLOSED
-        successor = Http2Connection(self.transport, self.host, self.limits, self.route, codec=self._offered)
-        successor.take_over(exchange, event.data)
-        self.host.replace(self, successor)
+        successor.hear(event.data)
 
     def _on_head(self, exchange: Exchange, event: events.Head) -> None:
         if self._offered is not None:
@@ -184,13 +206,15 @@ class Http1Connection(Connection):
         self.idle_since = self.host.now
         exchange.complete(self._trailers, self.host.now)
         self.host.finished(exchange)
-        if not self._h1.reusable:
+        if not self._h1.reusable or self.host.closes_unannounced:
             # Connection: close, HTTP/1.0, or an upload that the server did not want to the end (RFC 9112 9.6).
             self.drain()
 
     def end_lost(self, exchange: Exchange, error: HyperpoolError) -> None:
         """The connection is gone; a kept-alive one may have been closed just as the request left (RFC 9112 9.3.1)."""
         self._exchange = None
+        if self._used and isinstance(error, ConnectionLost) and forwards(self.route):
+            self.host.closes_unannounced = True
         if self._used and isinstance(error, ConnectionLost) and may_repeat(exchange):
             self.host.requeue(exchange, "the kept-alive connection was closed")
         else:
@@ -208,6 +232,11 @@ class Http1Connection(Connection):
         """Close what has been idle, or open, for too long."""
         if self._exchange is None and self.host.now >= self.next_at():
             self.close()
+
+
+def _connection_options(head: events.RequestHead) -> bytes:
+    """What the request says in Connection already (RFC 9110 7.6.1), with a comma behind each."""
+    return b"".join(value + b", " for name, value in head.fields if name.lower() == b"connection" and value)
 
 
 _REACT: dict[type, Callable[[Http1Connection, Exchange, Any], None]] = {

@@ -8,10 +8,12 @@ the reset by then, and a storm of cancels cannot overrun its limit.
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from hyperpool.engine.answers import UnreadAnswers
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_resend
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError, StreamReset
 from hyperpool.handoff.deadlines import NEVER
@@ -61,11 +63,12 @@ class Http2Connection(Connection):
         self._ledger = self._new_ledger(max(limits.connection_window_bytes, h2_codec.INITIAL_WINDOW_BYTES))
         self._uploads: deque[_Stream] = deque()
         self._parked: dict[int, _Stream] = {}
-        self._pings = 0
+        self._ping_payload = b""
         self._ping_sent_at: float | None = None
         self._ping_wanted = False
         self._resets_unproven = 0
         self._resets_pinged = 0
+        self._answers = UnreadAnswers()
 
     # -- what the loop asks ----------------------------------------------------------------------------------------
 
@@ -109,11 +112,10 @@ class Http2Connection(Connection):
         if stream.sending:
             self._uploads.append(stream)
 
-    def take_over(self, exchange: Exchange, data: bytes) -> None:
-        """Answer on stream 1 what was asked over HTTP/1.1 (RFC 7540 3.2); ``data`` came behind the 101."""
-        exchange.stream_id = 1
+    def take_over(self, exchange: Exchange) -> None:
+        """Stream 1 is for what was asked over HTTP/1.1 (RFC 7540 3.2)."""
         self._streams[1] = _Stream(1, exchange, self._new_ledger(self.limits.stream_window_bytes))
-        self.handle(self._h2.receive(data))
+        exchange.stream_id = 1
 
     def _new_ledger(self, window_bytes: int) -> ReceiveLedger:
         manager = self.route.window_manager
@@ -180,27 +182,37 @@ class Http2Connection(Connection):
 
     # -- what the peer says ----------------------------------------------------------------------------------------
 
+    def hear(self, data: bytes) -> None:
+        """Act on these bytes; what a server may send of its own accord is measured by the time."""
+        self._h2.tick(self.host.now)
+        super().hear(data)
+
     def handle(self, heard: list[events.Event]) -> None:
         """Act on events, each by its class."""
         for event in heard:
+            if self.life is Life.CLOSED:
+                return  # the caller's window manager has failed
             _REACT[event.__class__](self, event)
         self._grant_connection()
 
     def _on_head(self, event: events.Head) -> None:
         stream = self._streams.get(event.stream_id)
-        if stream is not None:
-            stream.exchange.deadlines.touched_at = self.host.now
-            self._answer(stream, event)
-            if stream.exchange.streamed:
-                self.host.finished(stream.exchange)
-
-    def _answer(self, stream: _Stream, event: events.Head) -> None:
-        if not isinstance(stream.ledger, ManagedLedger):
-            stream.exchange.answer(event, self.host.now)
+        if stream is None:
             return
-        stream.ledger.manager.document_size = declared_bytes(event.fields)
+        stream.exchange.deadlines.touched_at = self.host.now
         # A manager hears of every frame, so the loop must hear of every piece that is read.
-        stream.exchange.answer(event, self.host.now, credit_step_bytes=1)
+        step_bytes = 1 if isinstance(stream.ledger, ManagedLedger) else None
+        stream.exchange.answer(event, self.host.now, credit_step_bytes=step_bytes)
+        if stream.exchange.streamed:
+            self.host.finished(stream.exchange)
+        if isinstance(stream.ledger, ManagedLedger):
+            self._tell_length(stream, stream.ledger, declared_bytes(event.fields))
+
+    def _tell_length(self, stream: _Stream, ledger: ManagedLedger, body_bytes: int | None) -> None:
+        try:
+            ledger.expect(body_bytes)
+        except LocalProtocolError as error:
+            self._break_off(stream, h2_codec.CANCEL, error)
 
     def _on_interim(self, event: events.Interim) -> None:
         stream = self._streams.get(event.stream_id)
@@ -253,21 +265,32 @@ class Http2Connection(Connection):
             return
         self._forget(event.stream_id)
         name = h2_codec.error_name(event.code)
-        if event.code == h2_codec.REFUSED_STREAM and stream.exchange.state is State.OPEN:
+        resent = stream.exchange.state is State.OPEN and not stream.exchange.pushed
+        if event.code == h2_codec.REFUSED_STREAM and resent:
             self._not_processed(stream.exchange, "REFUSED_STREAM", refused=True)
+        elif event.code == h2_codec.HTTP_1_1_REQUIRED and resent and self._may_speak_http1:
+            self.host.speak_http1()
+            self._not_processed(stream.exchange, "HTTP_1_1_REQUIRED", refused=True)
         else:
             message = f"the server reset the stream with {name} (RFC 9113 7)"
             self._fail(stream.exchange, StreamReset(message, code=event.code, **stream.exchange.where()))
 
+    @property
+    def _may_speak_http1(self) -> bool:
+        """Whether ALPN could have chosen HTTP/1.1, and may do so next time."""
+        return self.route.http1 and not self.route.force_http2 and self.route.origin.scheme == "https"
+
     def _on_broken(self, event: events.Broken) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is not None:
-            self._drop(event.stream_id, h2_codec.PROTOCOL_ERROR)
-            self._fail(stream.exchange, event.error.own_copy(**stream.exchange.where()))
+            self._break_off(stream, h2_codec.PROTOCOL_ERROR, event.error)
 
     def _on_goaway(self, event: events.GoAway) -> None:
         """RFC 9113 6.8: streams above the last id were not processed, the others will be answered."""
-        self.life = Life.DRAINING
+        self.drain()
+        calm = event.code == h2_codec.ENHANCE_YOUR_CALM
+        if calm:
+            self.host.calm_down()
         # It speaks of the streams that we opened; those that it opened itself have even numbers.
         ours = [stream for stream in self._streams.values() if stream.stream_id % 2]
         unprocessed = [stream for stream in ours if stream.stream_id > event.last_stream_id]
@@ -277,7 +300,7 @@ class Http2Connection(Connection):
             if stream.exchange.state is State.OPEN:
                 # A server that retires connections (nginx's keepalive_requests) has served others first: that a queue
                 # moves on by a few at a time is no refusal of those at its end.
-                self._not_processed(stream.exchange, reason, refused=event.last_stream_id == 0)
+                self._not_processed(stream.exchange, reason, refused=calm or event.last_stream_id == 0)
             else:
                 message = f"the server denied a stream that it had answered ({reason})"
                 self._fail(stream.exchange, ConnectionLost(message, **stream.exchange.where()))
@@ -315,35 +338,51 @@ class Http2Connection(Connection):
         if request is None:
             self._h2.reset(event.promised_id, h2_codec.PROTOCOL_ERROR)
             return
-        ledger = self._new_ledger(self.limits.stream_window_bytes)
+        try:
+            ledger = self._new_ledger(self.limits.stream_window_bytes)
+        except LocalProtocolError:  # the caller's window manager: nobody has asked for this stream, so nobody is told
+            self._h2.reset(event.promised_id, h2_codec.CANCEL)
+            return
         pushed = parent.exchange.promise(request, event.promised_id, self.host.now)
         self._pushed += 1
         self._streams[event.promised_id] = _Stream(event.promised_id, pushed, ledger)
         self.host.adopt(pushed, self)
 
     def _on_pong(self, event: events.Pong) -> None:
-        if event.payload == self._ping_payload():
+        if event.payload == self._ping_payload:
             self._ping_sent_at = None
             self._resets_pinged = 0
 
     # -- streams' ends ---------------------------------------------------------------------------------------------
 
     def _grant(self, stream: _Stream) -> None:
-        self._grant_from(stream.ledger, stream.stream_id)
+        try:
+            credit = stream.ledger.take_credit()
+        except LocalProtocolError as error:  # the caller's window manager: this stream's own
+            self._break_off(stream, h2_codec.CANCEL, error)
+            return
+        if credit:
+            self._h2.grant(credit, stream.stream_id)
 
     def _grant_connection(self) -> None:
-        self._grant_from(self._ledger, None)
-
-    def _grant_from(self, ledger: ReceiveLedger, stream_id: int | None) -> None:
         try:
-            if credit := ledger.take_credit():
-                self._h2.grant(credit, stream_id)
-        except LocalProtocolError as error:  # the caller's window manager
+            credit = self._ledger.take_credit()
+        except LocalProtocolError as error:  # the caller's window manager: no stream gets on without it
             self.abort(error)
+            return
+        if credit:
+            self._h2.grant(credit)
+
+    def _break_off(self, stream: _Stream, code: int, error: HyperpoolError) -> None:
+        self._drop(stream.stream_id, code)
+        self._fail(stream.exchange, error.own_copy(**stream.exchange.where()))
 
     def _drop(self, stream_id: int, code: int) -> None:
         self._h2.reset(stream_id, code)
-        self._resets_unproven += 1
+        if self._streams[stream_id].exchange.pushed:
+            self._ping_wanted = True  # it had no slot of the peer's; but the peer may be dead
+        else:
+            self._resets_unproven += 1
         self._forget(stream_id)
 
     def _forget(self, stream_id: int) -> None:
@@ -372,13 +411,15 @@ class Http2Connection(Connection):
         if (self._resets_unproven or self._ping_wanted) and self._ping_sent_at is None and self.life is not Life.CLOSED:
             self._send_ping()
         super().flush()
-
-    def _ping_payload(self) -> bytes:
-        return self._pings.to_bytes(8, "big")
+        if self.life is not Life.CLOSED and self._answers.too_many(self._h2.answers, self.transport):
+            self.abort(
+                RemoteProtocolError("the server floods us with frames whose answers it never reads (RFC 9113 10.5)")
+            )
 
     def _send_ping(self) -> None:
-        self._pings += 1
-        self._h2.ping(self._ping_payload())
+        # Not to be met by a PING of the caller's, whose answer proves nothing about our resets.
+        self._ping_payload = random.randbytes(8)
+        self._h2.ping(self._ping_payload)
         self._ping_sent_at = self.host.now
         self._ping_wanted = False
         self._resets_pinged, self._resets_unproven = self._resets_unproven, 0
@@ -386,7 +427,7 @@ class Http2Connection(Connection):
     def next_at(self) -> float:
         """The earliest of: SETTINGS due, pong due, silence to be asked about, idle expiry, age."""
         due = [NEVER if self.life is Life.DRAINING else self.retire_at]
-        if not self.ready:
+        if not (self.ready and self._h2.settings_acknowledged):
             due.append(self.opened_at + self.limits.settings_timeout_s)
         if self._ping_sent_at is not None:
             due.append(self._ping_sent_at + self.limits.ping_timeout_s)
@@ -402,6 +443,9 @@ class Http2Connection(Connection):
         if not self.ready and now >= self.opened_at + limits.settings_timeout_s:
             self._h2.go_away(h2_codec.SETTINGS_TIMEOUT)
             self.abort(RemoteProtocolError("the server sent no SETTINGS in time: this is not HTTP/2 (RFC 9113 3.4)"))
+        elif not self._h2.settings_acknowledged and now >= self.opened_at + limits.settings_timeout_s:
+            self._h2.go_away(h2_codec.SETTINGS_TIMEOUT)
+            self.abort(RemoteProtocolError("the server did not acknowledge our SETTINGS in time (RFC 9113 6.5.3)"))
         elif self._ping_sent_at is not None and now >= self._ping_sent_at + limits.ping_timeout_s:
             self.abort(ConnectionLost(f"the server did not answer a PING within {limits.ping_timeout_s:g} s"))
         elif not self._streams and now >= self.idle_since + limits.idle_s:

@@ -22,8 +22,11 @@ from typing import TYPE_CHECKING, Any
 from hyperpool.engine.connection import Connection, Life
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dialer, Dials
+from hyperpool.engine.endings import Endings
+from hyperpool.engine.greetings import Greetings
 from hyperpool.engine.http1 import Http1Connection
 from hyperpool.engine.http2 import Http2Connection
+from hyperpool.engine.reports import Reports
 from hyperpool.engine.settlement import Settlement
 from hyperpool.engine.stats import OriginStats
 from hyperpool.engine.timers import Timers
@@ -57,7 +60,6 @@ class OriginLoop:
         self.origin = str(route.origin)
         self.now = clock()
         self.ended = False
-        self.upgrade_refused = False
         self.stats = OriginStats(self.origin, None, 0, 0, 0, 0, 0, 0)
         self._clock = clock
         # In this order: where no descriptor is left for the second of these, the first one closes itself.
@@ -70,10 +72,26 @@ class OriginLoop:
         self._waiting = WaitingQueue()
         self._deadlines: Timers[Exchange] = Timers()
         self._settlement = Settlement(self._deadlines)
+        self._greetings = Greetings(self.origin, self._settlement)
+        self._reports = Reports(
+            self.now,
+            waiting=self._waiting,
+            deadlines=self._deadlines,
+            connections=self._connections,
+            dials=self._dials,
+            settlement=self._settlement,
+        )
+        self._endings = Endings(
+            waiting=self._waiting,
+            connections=self._connections,
+            dials=self._dials,
+            greetings=self._greetings,
+            settlement=self._settlement,
+        )
         self._taken: deque[Any] = deque()
         self._closing_at = NEVER
+        self._farewell_code = 0
         self._requests = 0
-        self._resent = 0
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -102,7 +120,7 @@ class OriginLoop:
 
     def _select(self) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._selector.select(self._sleep_s())
-        self.now = self._clock()
+        self.now = self._reports.now = self._clock()
         return ready
 
     def _sleep_s(self) -> float | None:
@@ -111,7 +129,8 @@ class OriginLoop:
         wake_at = min(
             self._deadlines.next_at(),
             self._connections.next_at(),
-            self._dials.next_at(waiting=bool(self._waiting or self._dials.greetings), now=self.now),
+            self._greetings.next_at(),
+            self._dials.next_at(waiting=bool(self._waiting or self._greetings), now=self.now),
             # Once it has passed everything is ended, and only dials are waited for.
             self._closing_at if self._closing_at > self.now else NEVER,
         )
@@ -120,9 +139,9 @@ class OriginLoop:
     def _take_messages(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         woken = any(key.data is None for key, _ in ready)
         self._taken = self.inbox.take(woken=woken)
-        for message in self._taken:
-            _REACT[message.__class__](self, message)
-        self._taken.clear()
+        while self._taken:
+            _REACT[self._taken[0].__class__](self, self._taken[0])
+            self._taken.popleft()  # after it was acted on, so that a crash there cannot lose it (L5)
 
     def _read(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in ready:
@@ -137,6 +156,7 @@ class OriginLoop:
         for exchange in self._deadlines.take_due(self.now):
             self._look_at_deadline(exchange)
         self._connections.run_timers(self.now)
+        self._greetings.run_timers(self.now)
 
     def _look_at_deadline(self, exchange: Exchange) -> None:
         if exchange.state is State.DONE:
@@ -146,7 +166,7 @@ class OriginLoop:
         if exchange.deadlines.next_at > self.now:
             self._deadlines.arm(exchange, exchange.deadlines.next_at)
         else:
-            self._end_early(exchange, exchange.timeout_error(self.now))
+            self._endings.end_early(exchange, exchange.timeout_error(self.now))
 
     def _pump_and_flush(self) -> None:
         self._connections.pump_and_flush()
@@ -154,12 +174,12 @@ class OriginLoop:
 
     def _goes_on(self) -> bool:
         closing = self._closing_at != NEVER
-        answered = (closing or self._settlement.awaited) and not self._unanswered()
+        answered = (closing or self._settlement.awaited) and not self._endings.unanswered
         if answered:
             self._settlement.all_are()
         if self._closing_at <= self.now or (closing and answered):
-            self._end_everything()
-        if self._connections or self._waiting or self._dials.under_way or self._dials.greetings:
+            self._endings.close()
+        if self._connections or self._waiting or self._dials.under_way or self._greetings:
             return True
         return not self.inbox.close_if_empty()
 
@@ -169,9 +189,9 @@ class OriginLoop:
         exchange = message.exchange
         self._requests += 1
         if self._closing_at != NEVER:
-            self._give_up(exchange, PoolClosed("the pool was closed", **exchange.where()))
+            self._endings.give_up(exchange, PoolClosed("the pool was closed", **exchange.where()))
         elif len(self._waiting) >= self.limits.max_queued_per_origin:
-            self._give_up(exchange, self._full(exchange))
+            self._endings.give_up(exchange, self._full(exchange))
         else:
             self._waiting.add(exchange)
             exchange.deadlines.enter(self._waiting_phase(), self.now)
@@ -196,26 +216,19 @@ class OriginLoop:
 
     def _on_cancel(self, message: messages.Cancel) -> None:
         if message.exchange.state is not State.DONE:
-            self._end_early(message.exchange, CancelledError())
+            self._endings.end_early(message.exchange, CancelledError())
 
     def _on_consumed(self, message: messages.Consumed) -> None:
-        connection = self._carrier(message.exchange)
+        connection = self._connections.carrier(message.exchange)
         if connection is not None:
             # The pause before this was the reader's; the peer's begins here.
             message.exchange.deadlines.touched_at = self.now
             connection.credit(message.exchange, message.body_bytes)
 
     def _on_upload_ready(self, message: messages.UploadReady) -> None:
-        connection = self._carrier(message.exchange)
+        connection = self._connections.carrier(message.exchange)
         if connection is not None:
             connection.resume_upload(message.exchange)
-
-    def _carrier(self, exchange: Exchange) -> Connection | None:
-        """The connection that carries an exchange, which gets its turn with this."""
-        connection: Connection | None = exchange.connection
-        if connection is not None:
-            self._connections.touch(connection)
-        return connection
 
     def _on_prewarm(self, message: messages.Prewarm) -> None:
         self._dials.prewarm = max(self._dials.prewarm, message.connections)
@@ -227,23 +240,29 @@ class OriginLoop:
         elif version is not None:
             self._settlement.greet(message.connected, version)
         else:
-            self._dials.greetings.append(message)
+            self._greetings.add(message)
 
     def _on_ping(self, message: messages.Ping) -> None:
         for connection in self._connections:
-            connection.ping(message.payload)
-            self._connections.touch(connection)
+            if connection.life is not Life.CLOSED:
+                connection.ping(message.payload)
+                self._connections.touch(connection)
 
     def _on_dialed(self, message: messages.Dialed) -> None:
         dialed = message.dialed
         transport = Transport(dialed.sock, dialed.tls)
         kind = Http2Connection if dialed.http2 else Http1Connection
-        connection: Connection = kind(transport, self, self.limits, self.route)
+        try:
+            connection: Connection = kind(transport, self._reports, self.limits, self.route)
+        except HyperpoolError as error:  # the caller's window manager
+            transport.abort()
+            self._on_dial_failed(messages.DialFailed(error))
+            return
+        connection.farewell_code = self._farewell_code
         self._dials.succeeded(connection.version)
         self._connections.add(connection)
         self._enter_waiting_phase()
-        for greeting in self._dials.take_greetings():
-            self._settlement.greet(greeting.connected, connection.version)
+        self._greetings.answer(connection.version)
         # The peer's first bytes may have come with the end of the handshake: the socket will not announce them.
         connection.read()
 
@@ -251,25 +270,7 @@ class OriginLoop:
         self._dials.failed(alone=not self._connections, now=self.now)
         # After a timeout everybody's own deadline speaks: who has more patience is dialled for once more.
         if not (self._connections or self._dials.under_way or isinstance(message.error, ConnectTimeout)):
-            self._fail_waiting(message.error)
-        elif not (self._connections or self._dials.under_way):
-            self._fail_greetings(message.error, due_at=self.now)
-
-    def _fail_greetings(self, error: BaseException, *, due_at: float = NEVER) -> None:
-        """Tell those who wait for a connection, and whose patience ends by then, that there is none."""
-        for greeting in self._dials.take_greetings():
-            if greeting.deadline_at > due_at:
-                self._dials.greetings.append(greeting)
-            else:
-                own = error.own_copy(origin=self.origin) if isinstance(error, HyperpoolError) else error
-                self._settlement.greet(greeting.connected, own)
-
-    def _fail_waiting(self, error: BaseException) -> None:
-        self._fail_greetings(error)
-        for exchange in self._waiting:
-            own = error.own_copy(**exchange.where()) if isinstance(error, HyperpoolError) else error
-            self._waiting.discard(exchange)
-            self._give_up(exchange, own)
+            self._endings.fail_waiting(message.error)
 
     def _on_retire(self, message: messages.Retire) -> None:
         for connection in self._connections:
@@ -281,8 +282,9 @@ class OriginLoop:
 
     def _on_close(self, message: messages.Close) -> None:
         self._closing_at = min(self._closing_at, message.grace_at)
+        self._farewell_code = message.code or self._farewell_code
         for connection in self._connections:
-            connection.farewell_code = message.code
+            connection.farewell_code = self._farewell_code
 
     # -- the waiting queue -----------------------------------------------------------------------------------------
 
@@ -292,15 +294,13 @@ class OriginLoop:
             self._start(connection, first)
             self._waiting.discard(first)  # after its start, so that a crash there cannot lose it (L5)
         if self.now < self._closing_at:
-            waiting = len(self._waiting) + len(self._dials.greetings)
+            waiting = max(len(self._waiting), bool(self._greetings))
             for _ in range(self._dials.wanted(self._connections, waiting, self.now)):
                 self._dials.start(self.now, patience_until_at=self._patience_until_at(first))
 
     def _patience_until_at(self, first: Exchange | None) -> float:
         """Until when somebody waits for the next connection."""
-        if first is not None:
-            return first.deadlines.next_at
-        return max((greeting.deadline_at for greeting in self._dials.greetings), default=NEVER)
+        return self._greetings.patience_until_at() if first is None else first.deadlines.next_at
 
     def _start(self, connection: Connection, exchange: Exchange) -> None:
         self._connections.touch(connection)
@@ -308,107 +308,20 @@ class OriginLoop:
         try:
             connection.start(exchange)
         except HyperpoolError as error:
-            self._end_early(exchange, error.own_copy(**exchange.where()))
+            self._endings.end_early(exchange, error.own_copy(**exchange.where()))
         except RuntimeError as error:  # "can't start new thread" for an upload
             failed = HyperpoolError(f"the upload could not be started: {error}", **exchange.where())
             failed.__cause__ = error
-            self._end_early(exchange, failed)
+            self._endings.end_early(exchange, failed)
         else:
             self._deadlines.arm(exchange, exchange.deadlines.next_at)
 
-    # -- what connections report (Host) ----------------------------------------------------------------------------
-
-    def finished(self, exchange: Exchange) -> None:
-        """Settle this exchange at the end of the turn: it is done, or its streamed response has begun."""
-        self._settlement.add(exchange)
-
-    def uploaded(self, exchange: Exchange) -> None:
-        """The body is out: now its response is waited for, perhaps with less patience."""
-        exchange.deadlines.enter("read", self.now)
-        self._deadlines.arm(exchange, exchange.deadlines.next_at)
-
-    def requeue(self, exchange: Exchange, reason: str) -> None:
-        """The exchange goes out again, before all who came after it (L9)."""
-        exchange.requeue(reason, self.now)
-        exchange.connection = None
-        self._resent += 1
-        self._waiting.put_back(exchange)
-        self._deadlines.arm(exchange, exchange.deadlines.next_at)
-
-    def adopt(self, exchange: Exchange, connection: Connection) -> None:
-        """The server has opened this exchange itself: from now on it has a deadline like any other."""
-        exchange.connection = connection
-        self._deadlines.arm(exchange, exchange.deadlines.next_at)
-
-    def replace(self, connection: Connection, successor: Connection) -> None:
-        """A connection goes on in another version, with the same socket and the same exchange."""
-        self._connections.replace(connection, successor)
-        self._dials.version = successor.version
-        for exchange in successor.exchanges:
-            exchange.connection = successor
-
     # -- ends ------------------------------------------------------------------------------------------------------
 
-    def _give_up(self, exchange: Exchange, error: BaseException) -> None:
-        exchange.fail(error)
-        self._settlement.add(exchange)
-
-    def _end_early(self, exchange: Exchange, error: BaseException) -> None:
-        """End an exchange wherever it is: in the queue, or on the wire, where its stream is reset.
-
-        A PING goes with the reset, so a connection on which streams time out is found dead, if it is, by that.
-        """
-        if exchange.state is State.QUEUED:
-            self._waiting.discard(exchange)
-        connection = self._carrier(exchange)
-        self._give_up(exchange, error)
-        if connection is not None and connection.life is not Life.CLOSED:
-            connection.cancel(exchange)
-
-    def _unanswered(self) -> bool:
-        """Whether somebody's Future is still to be resolved."""
-        if self._waiting or self._dials.greetings:
-            return True
-        return any(one.future is not None for connection in self._connections for one in connection.exchanges)
-
-    def _end_everything(self) -> None:
-        """The grace is over: fail what is left, close everything."""
-        self._dials.cancel()
-        self._fail_waiting(PoolClosed("the pool was closed before this request was answered"))
-        for connection in self._connections:
-            for exchange in connection.exchanges:
-                self._end_early(exchange, PoolClosed("the pool was closed", **exchange.where()))
-            connection.flush()
-            connection.close()
-            self._connections.watch(connection)
-        self._settlement.carry_out()
-
     def _crash(self, cause: BaseException) -> None:
-        """Last resort: close everything raw and settle everybody with the cause (L5, L12)."""
         error = cause if isinstance(cause, HyperpoolError) else _as_bug(self.origin, cause)
-        self._dials.cancel()
-        # One message may have been the cause; those behind it were not looked at.
-        for message in [*self._taken, *self.inbox.close()]:
-            self._save_from(message)
-        self._fail_greetings(error)
-        exchanges = [*self._waiting, *self._settlement.take()]
-        for connection in self._connections:
-            exchanges += connection.exchanges
-            connection.transport.abort()
-        for exchange in dict.fromkeys(exchanges):
-            if exchange.state is not State.DONE:
-                exchange.fail(error.own_copy(**exchange.where()))
-            self._settlement.add(exchange)
-        self._settlement.carry_out()
-
-    def _save_from(self, message: Any) -> None:
-        """What a message holds must not be lost with the inbox: exchanges are settled, sockets closed."""
-        if isinstance(message, messages.Submit):
-            self._waiting.add(message.exchange)
-        elif isinstance(message, messages.Connect):
-            self._dials.greetings.append(message)
-        elif isinstance(message, messages.Dialed):
-            message.dialed.close()
+        # The first message of this turn that is left may have been the cause; those behind it were not looked at.
+        self._endings.crash(error, [*self._taken, *self.inbox.close()])
 
     def _release(self) -> None:
         self._selector.close()
@@ -440,7 +353,7 @@ class OriginLoop:
             len(self._waiting),
             self._dials.under_way,
             self._requests,
-            self._resent,
+            self._reports.resent,
         )
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 from hyperpool.engine.timers import Timers
 from hyperpool.handoff.exchange import Exchange, State
@@ -42,19 +43,10 @@ class Settlement:
             if exchange.state is State.DONE:
                 self._deadlines.disarm(exchange)
                 exchange.connection = None
-            try:
-                exchange.settle()
-            except BaseException:  # a done-callback's SystemExit must not end the origin's thread
-                logger.exception("a done-callback of %r failed", exchange)
-
+            _resolve(exchange, exchange.settle)
         greeted, self._greeted = self._greeted, []
         for connected, outcome in greeted:
-            if not connected.set_running_or_notify_cancel():
-                continue
-            if isinstance(outcome, BaseException):
-                connected.set_exception(outcome)
-            else:
-                connected.set_result(outcome)
+            _resolve(connected, _settle, connected, outcome)
 
     def greet(self, connected: Future[str], outcome: str | BaseException) -> None:
         """Resolve this Future of a connection, too, at the end of the turn."""
@@ -74,3 +66,19 @@ class Settlement:
         drains, self._drains = self._drains, []
         for answered in drains:
             answered()
+
+
+def _resolve(whose: object, settle: Callable[..., None], *arguments: Any) -> None:
+    try:
+        settle(*arguments)
+    except BaseException:  # a done-callback's SystemExit must not end the origin's thread
+        logger.exception("a done-callback of %r failed", whose)
+
+
+def _settle(connected: Future[str], outcome: str | BaseException) -> None:
+    if not connected.set_running_or_notify_cancel():
+        return
+    if isinstance(outcome, BaseException):
+        connected.set_exception(outcome)
+    else:
+        connected.set_result(outcome)

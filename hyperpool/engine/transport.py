@@ -52,6 +52,8 @@ class Transport:
         self.sock = sock
         self._tls = tls
         self._backlog = bytearray()
+        # All that the socket has taken so far.
+        self.sent_bytes = 0
         self.eof = False
         self.failure: HyperpoolError | None = None
 
@@ -132,12 +134,14 @@ class Transport:
 
     def _send(self, data: bytes | bytearray) -> int:
         try:
-            return self.sock.send(data)
+            sent = self.sock.send(data)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
             self._lose(error)
             return 0
+        self.sent_bytes += sent
+        return sent
 
     def _lose(self, error: OSError) -> None:
         if self.failure is None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,9 @@ from hyperpool import errors
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.body import BodyPipe, Piece, Upload
 from hyperpool.handoff.deadlines import NEVER, Deadlines
+from hyperpool.handoff.futures import LoopFuture
 from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.leash import Leash
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
 from hyperpool.handoff.pushes import Push, Pushes
 from hyperpool.handoff.response import Response, ResponseParts
@@ -54,7 +53,7 @@ class Resend:
     at_s: float
 
 
-class ResponseFuture(Future[Response]):
+class ResponseFuture(LoopFuture[Response]):
     """A Future whose `cancel` reaches the wire.
 
     Shared; guarded by its own condition. It stays PENDING until it resolves, so `cancel` works until then.
@@ -72,18 +71,6 @@ class ResponseFuture(Future[Response]):
         if done:
             self._cancelled()
         return done
-
-    def result(self, timeout: float | None = None) -> Response:
-        """The response. Blocks. Raises the exchange's error, CancelledError, or TimeoutError after ``timeout``."""
-        if not self.done():
-            refuse_on_loop_thread("Future.result()")
-        return super().result(timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exchange's error or None. Blocks like `result`."""
-        if not self.done():
-            refuse_on_loop_thread("Future.exception()")
-        return super().exception(timeout)
 
 
 class Exchange:
@@ -330,6 +317,8 @@ class Exchange:
             self.upload.abandon()
             self.upload = None
         if self.state is State.DONE:
+            # A forgotten pool closes now: the timer of this exchange may hold it for as long as it had been patient.
+            self._keeps_alive = None
             if self.source is not None:
                 self.source.abandon()
             if self.pushes is not None:

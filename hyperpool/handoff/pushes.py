@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+
 if TYPE_CHECKING:
     from hyperpool.handoff.exchange import ResponseFuture
     from hyperpool.values import Request
@@ -44,6 +46,7 @@ class Pushes:
 
     def until_the_end(self) -> Iterator[Push]:
         """Those that are here and all that still come. Blocks for each."""
+        refuse_on_loop_thread("Pushes.until_the_end()")
         return self._taken(block=True)
 
     def _taken(self, *, block: bool) -> Iterator[Push]:

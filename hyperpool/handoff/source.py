@@ -8,6 +8,7 @@ nobody wants it. It runs in a copy of the submitting thread's contextvars.
 from __future__ import annotations
 
 import contextvars
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.body import BytesUpload, Upload, UploadPipe
+from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 
 # One read of a file: large enough that a thread hand-over per piece does not count, small against the pipe.
 FILE_PIECE_BYTES = 64 << 10
@@ -88,14 +90,24 @@ class StreamSource:
 class FedSource:
     """A body that its owner feeds piece by piece, as http.client's ``send`` does.
 
-    Shared; the pipe guards itself. `feed` blocks while the pipe is full. It goes out once: see ``replayable``.
+    Shared; the pipe guards itself. `feed` blocks while the pipe is full. It is for one request, and goes out once.
     """
 
     def __init__(self, *, length_bytes: int | None = None, capacity_bytes: int = 256 << 10) -> None:
         self.length_bytes = length_bytes
         self.replayable = True
+        self._claims = itertools.count()
         self._notify: Callable[[], None] | None = None
         self._pipe = UploadPipe(capacity_bytes=capacity_bytes, notify=self._wake)
+
+    def claim(self) -> FedSource:
+        """This source, for the one request that it is for; a second one would end the first with its own end.
+
+        Raises LocalProtocolError for every further one.
+        """
+        if next(self._claims):
+            raise LocalProtocolError("a FedSource is the body of one request: make a new one for each")
+        return self
 
     def _wake(self) -> None:
         # Before `open` nobody waits: the loop's first look finds what is here.
@@ -114,7 +126,8 @@ class FedSource:
 
     def feed(self, data: bytes | memoryview) -> bool:
         """Add a piece; False when nobody wants more: the exchange's Future says why. Blocks while the pipe is full."""
-        return self._pipe.feed(data)
+        refuse_on_loop_thread("FedSource.feed()")
+        return self._pipe.feed(_as_bytes(data))
 
     def finish(self) -> None:
         """The body is complete."""
@@ -165,10 +178,12 @@ def make_source(content: Any) -> Source | None:
     """The source for what the caller gave as ``content``: bytes-like, str (as UTF-8), a binary file, an iterable, or
     a `FedSource`.
 
-    None for no body. Raises LocalProtocolError for everything else.
+    None for no body. Raises LocalProtocolError for everything else, and for a `FedSource` that had its request.
     """
-    if content is None or isinstance(content, FedSource):
-        return content
+    if content is None:
+        return None
+    if isinstance(content, FedSource):
+        return content.claim()
     if isinstance(content, bytes):
         return BytesSource(content)
     if isinstance(content, str):

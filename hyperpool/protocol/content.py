@@ -18,10 +18,12 @@ from hyperpool.errors import DecodeError
 
 # No honest server stacks more; each one multiplies what a bomb can do (urllib3 CVE-2025-66418).
 MAX_STACKED = 5
-# gzip allows any number of members (RFC 1952 2.2); tens of thousands of empty ones are an attack on time.
-MAX_MEMBERS = 1_000
+# gzip allows any number of members (RFC 1952 2.2), and bgzip makes one of each 64 KiB. Those that hold nothing are work
+# without an end in sight: tens of thousands of them are an attack on time (CVE-2026-128131). bgzip ends with one.
+MAX_EMPTY_MEMBERS = 1_000
 # RFC 9659 3: a decoder for HTTP need not offer a larger window.
 ZSTD_WINDOW_BYTES = 8 << 20
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"  # RFC 8878 3.1.1
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18").match  # RFC 8878 3.1.2
 
 
@@ -126,27 +128,36 @@ class _Gzip(_Zlib):
 
     def __init__(self) -> None:
         super().__init__(zlib.MAX_WBITS | 16)
-        self._members = 1
+        self._is_empty = True
+        self._empty_members = 0
 
     def decode(self, data: bytes, max_bytes: int) -> bytes:
         """See `Decoder.decode`."""
         if self._machine.eof:
             # Padding; zlib would keep all of it, and copy it for every piece.
             data = data.lstrip(b"\0")
-        out = super().decode(data, max_bytes)
+        pieces = [self._decode_member(data, max_bytes)]
+        room = max_bytes - len(pieces[0])
         while self._machine.eof and (behind := self._machine.unused_data.lstrip(b"\0")):
             # A member ended and bytes follow; zeros are padding.
             self._next_member()
-            if len(out) == max_bytes:
+            if not room:
                 self._rest = behind
                 break
-            out += super().decode(behind, max_bytes - len(out))
+            pieces.append(self._decode_member(behind, room))
+            room -= len(pieces[-1])
+        return b"".join(pieces)
+
+    def _decode_member(self, data: bytes, max_bytes: int) -> bytes:
+        out = super().decode(data, max_bytes)
+        self._is_empty = self._is_empty and not out
         return out
 
     def _next_member(self) -> None:
-        self._members += 1
-        if self._members > MAX_MEMBERS:
-            raise _broken(self.coding, why=f"it has more than {MAX_MEMBERS:,} members")
+        self._empty_members += self._is_empty
+        self._is_empty = True
+        if self._empty_members > MAX_EMPTY_MEMBERS:
+            raise _broken(self.coding, why=f"it has more than {MAX_EMPTY_MEMBERS:,} empty members")
         self._machine = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._rest = b""
 
@@ -236,7 +247,8 @@ class _Zstd:
         self._factory = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES)
         self._machine: Any = None
         self._rest = b""
-        self._frames = 0
+        self._is_empty = False
+        self._empty_frames = 0
         self._checksum_bytes = 0
         self._unit_bytes: Callable[[bytes], int] = _frame_head_bytes
 
@@ -266,15 +278,21 @@ class _Zstd:
             piece: bytes = self._machine.decompress(unit)
         except self._error as error:
             raise _broken("zstd", error) from error
+        self._is_empty = self._is_empty and not piece
         if self._machine.eof:
             self._rest = self._machine.unused_data + self._rest
             self._machine, self._unit_bytes = None, _frame_head_bytes
         return piece
 
     def _begin_frame(self, head: bytes) -> None:
-        self._frames += 1
-        if self._frames > MAX_MEMBERS:
-            raise _broken("zstd", why=f"it has more than {MAX_MEMBERS:,} frames")
+        self._empty_frames += self._is_empty
+        self._is_empty = True
+        if self._empty_frames > MAX_EMPTY_MEMBERS:
+            raise _broken("zstd", why=f"it has more than {MAX_EMPTY_MEMBERS:,} empty frames")
+        if _window_bytes(head) > ZSTD_WINDOW_BYTES:
+            needed, allowed = _window_bytes(head), ZSTD_WINDOW_BYTES
+            why = f"it needs a window of {needed:,} bytes, and HTTP allows {allowed:,} (RFC 9659 3)"
+            raise _broken("zstd", why=why)
         self._machine = self._factory.decompressobj()
         self._checksum_bytes = head[4] & 4
         # A skippable frame has no blocks, nor output: the machine takes what is there and gives back what is behind.
@@ -297,6 +315,19 @@ def _frame_head_bytes(rest: bytes) -> int:
     single = descriptor >> 5 & 1
     size_bytes = (single, 2, 4, 8)[descriptor >> 6]
     return 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + size_bytes
+
+
+def _window_bytes(head: bytes) -> int:
+    """What this whole frame head asks a decoder to remember (RFC 8878 3.1.1.1.2)."""
+    if head[:4] != _ZSTD_MAGIC:
+        return 0  # one to be skipped, or none at all, which the machine sees
+    descriptor = head[4]
+    if not descriptor >> 5 & 1:
+        base = 1 << 10 + (head[5] >> 3)
+        return base + base // 8 * (head[5] & 7)
+    # Without a window of its own the frame is one: its size stands behind the dictionary's id.
+    size = int.from_bytes(head[5 + (0, 1, 2, 4)[descriptor & 3] :], "little")
+    return size + 256 if descriptor >> 6 == 1 else size
 
 
 def _block_bytes(rest: bytes) -> int:

@@ -18,6 +18,22 @@ Fields = list[tuple[bytes, bytes]]
 MAX_INTERIM = 100
 
 
+class Chunked(bytes):
+    """A piece of a chunked body that knows where chunks end in it (RFC 9112 7.1). Immutable once made.
+
+    ``ends``: for each chunk that ends in this piece, the bytes up to there.
+    """
+
+    ends: tuple[int, ...] = ()
+
+    @classmethod
+    def cut(cls, data: bytes, ends: list[int]) -> Chunked:
+        """These bytes with these ends."""
+        piece = cls(data)
+        piece.ends = tuple(ends)
+        return piece
+
+
 @dataclass(frozen=True, slots=True)
 class RequestHead:
     """A request head that has passed every check of `fields`. Immutable.

@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 from hyperpool.errors import InvalidURL, LocalProtocolError, RemoteProtocolError
 from hyperpool.protocol.events import RequestHead
-from hyperpool.values import Origin, Request, Timeout, Url, parse_url
+from hyperpool.values import Origin, Proxy, Request, Timeout, Url, parse_url
 
 # RFC 9110 9.2.1 and 9.2.2. Methods are case-sensitive (9.1): "get" is neither.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -49,6 +51,8 @@ _NOT_TCHAR = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
 _NOT_FIELD_CHAR = re.compile(rb"[^\t -~\x80-\xff]").search  # RFC 9110 5.5
 _TARGET = re.compile(r"/[!\"$-~]*").fullmatch  # RFC 9112 3.2.1; a fragment never leaves the client (RFC 9110 4.2.5)
 _NOT_TARGET_CHAR = re.compile(r"[^!\"$-~]").search
+# RFC 9112 3.2.2: scheme, authority without userinfo (RFC 9110 4.2.4), then what an origin would be sent.
+_ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?@]+)(/[!\"$-~]*|\?[!\"$-~]*)?").fullmatch
 # RFC 3986 3.2.
 _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?").fullmatch
 
@@ -62,16 +66,19 @@ def prepare_head(
 ) -> RequestHead:
     """Check a request and bring it into the form that both codecs write. Blocks: no.
 
-    ``url.target`` may be "*" for OPTIONS (RFC 9112 3.2.4). ``body_bytes``: length of the body, 0 when there is none,
-    None when it is unknown; a Content-Length that the caller declares for an unknown length is believed, and the codec
-    will hold the body to it.
+    ``url.target`` may be "*" for OPTIONS (RFC 9112 3.2.4), or an absolute URL where the server is a proxy (3.2.2): the
+    head is for that URL's authority then, and a Host header must agree with it. ``body_bytes``: length of the body, 0
+    when there is none, None when it is unknown; a Content-Length that the caller declares for an unknown length is
+    believed, and the codec will hold the body to it.
 
     Raises LocalProtocolError for everything that must not be written; its text says what to change.
     """
     try:
         verb = _method(method)
         target = _target(url.target, verb)
-        scheme, authority = _scheme_and_authority(url.origin.scheme, url.origin.host, url.origin.port)
+        scheme, authority = _named_in(target) or _scheme_and_authority(
+            url.origin.scheme, url.origin.host, url.origin.port
+        )
         draft = _Draft([])
         keep = draft.fields.append
         for name, value in headers:
@@ -81,11 +88,61 @@ def prepare_head(
                 keep((spelling, octets))
             else:
                 rule(draft, spelling, octets)
+        if target[:1] not in b"/*":
+            _check_host_of_absolute(draft, authority)
         body_bytes = _frame(draft, verb, body_bytes)
     except LocalProtocolError as error:
         error.origin = str(url.origin)
         raise
     return RequestHead(verb, scheme, draft.authority or authority, target, tuple(draft.fields), body_bytes)
+
+
+def forwarded(head: RequestHead, proxy: Proxy, *, http2: bool) -> RequestHead:
+    """The head as a proxy takes it that forwards requests: its own fields added, and on HTTP/1.1 an absolute target.
+
+    RFC 9112 3.2.2, and 3.2.4 for "*", which the last proxy makes of a URL without a path. On HTTP/2 the
+    pseudo-headers say all of it already (RFC 9113 8.3.1).
+    """
+    target = head.target
+    if not http2 and target[:1] in b"/*":
+        target = head.scheme + b"://" + head.authority + (b"" if target == b"*" else target)
+    own = proxy_fields(proxy)
+    names = {name.lower() for name, _ in own}
+    kept = tuple(field for field in head.fields if field[0].lower() not in names)
+    return replace(head, target=target, fields=kept + own)
+
+
+def tunnelled(head: RequestHead) -> RequestHead:
+    """The head as it goes through a tunnel, which ends at the origin: nothing that is for the proxy (RFC 9110 11.7.2).
+
+    Libraries set Proxy-Authorization on the request itself, whatever becomes of it.
+    """
+    kept = tuple(field for field in head.fields if field[0].lower() != b"proxy-authorization")
+    return head if len(kept) == len(head.fields) else replace(head, fields=kept)
+
+
+@functools.lru_cache(maxsize=64)
+def proxy_fields(proxy: Proxy) -> tuple[tuple[bytes, bytes], ...]:
+    """What the proxy alone is told: its headers, and the credentials of its URL unless the headers have some.
+
+    Raises LocalProtocolError for a header that is not allowed, or that belongs to the request.
+    """
+    fields = []
+    for name, value in proxy.headers:
+        spelling, rule = _name(name)
+        if rule not in (None, _drop):
+            raise _local(f"proxy header {name!r}: is set for you; leave it out (RFC 9110 7.6.1)")
+        if rule is None:
+            fields.append((spelling, _value(name, value)))
+    if proxy.userinfo is not None and not any(name.lower() == b"proxy-authorization" for name, _ in fields):
+        fields.append((b"Proxy-Authorization", b"Basic " + b64encode(b":".join(credentials(proxy.userinfo)))))
+    return tuple(fields)
+
+
+def credentials(userinfo: str) -> tuple[bytes, bytes]:
+    """User and password of a URL's userinfo, percent-decoded (RFC 3986 3.2.1)."""
+    user, _, password = userinfo.partition(":")
+    return unquote_to_bytes(user), unquote_to_bytes(password)
 
 
 def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
@@ -98,7 +155,7 @@ def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
         (b":method", head.method),
         (b":scheme", head.scheme),
         (b":authority", head.authority),
-        (b":path", head.target),
+        (b":path", head.target if head.target[:1] in b"/*" else _path_of_absolute(head)),
     ]
     for name, value in head.fields:
         lower, wrap = _h2_name(name)
@@ -140,22 +197,24 @@ def declared_bytes(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
     return next((int(value) for name, value in fields if name == b"content-length" and _LENGTH(value)), None)
 
 
-def promised_request(fields: Iterable[tuple[bytes, bytes]], origin: Origin, timeout: Timeout) -> Request | None:
+def promised_request(fields: Sequence[tuple[bytes, bytes]], origin: Origin, timeout: Timeout) -> Request | None:
     """The request that a PUSH_PROMISE makes in our name; None where the server may not make it.
 
-    RFC 9113 8.4: a safe method without content, and an origin for which the server speaks. h2 has seen that the
-    pseudo-headers are complete.
+    RFC 9113 8.4: a safe method without content, and an origin for which the server speaks.
     """
-    texts = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-    pseudo = {name: value for name, value in texts if name.startswith(":")}
+    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields if name[:1] == b":"}
+    method, scheme, authority, path = (texts.get(name, "") for name in (":method", ":scheme", ":authority", ":path"))
+    # Each for itself: "a.test/" and "x?y" would make a URL of our origin too.
+    if not (_AUTHORITY(authority.encode("latin-1")) and _TARGET(path)):
+        return None
     try:
-        url = parse_url(f"{pseudo[':scheme']}://{pseudo[':authority']}{pseudo[':path']}")
-    except (KeyError, InvalidURL):
+        url = parse_url(f"{scheme}://{authority}{path}")
+    except InvalidURL:
         return None
-    if url.origin != origin or pseudo.get(":method") not in ("GET", "HEAD"):
+    if url.origin != origin or method not in ("GET", "HEAD") or declared_bytes(fields):
         return None
-    headers = tuple((name, value) for name, value in texts if not name.startswith(":"))
-    return Request(pseudo[":method"], url.text, headers, timeout=timeout)
+    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields if name[:1] != b":")
+    return Request(method, url.text, headers, timeout=timeout)
 
 
 # --- the parts of a request head -------------------------------------------------------------------------------------
@@ -190,9 +249,35 @@ def _method(method: str) -> bytes:
 def _target(target: str, verb: bytes) -> bytes:
     if _TARGET(target) or (target == "*" and verb == b"OPTIONS"):
         return target.encode()
+    if (parts := _ABSOLUTE(target)) and _AUTHORITY(parts[2].encode("latin-1", "replace")):
+        return target.encode()
     if bad := _NOT_TARGET_CHAR(target):
         raise _local(f"target: {bad[0]!r} at position {bad.start()} is not allowed; percent-encode it (RFC 3986 2.1)")
-    raise _local(f"target {target[:80]!r}: must begin with '/', or be '*' with OPTIONS (RFC 9112 3.2)")
+    raise _local(f"target {target[:80]!r}: must begin with '/', be '*' with OPTIONS, or an absolute URL (RFC 9112 3.2)")
+
+
+def _named_in(target: bytes) -> tuple[bytes, bytes] | None:
+    """Scheme and authority of a target in absolute form; None in the other forms."""
+    if target[:1] in b"/*":
+        return None
+    parts = _ABSOLUTE(target.decode("ascii"))
+    assert parts is not None, "`_target` has seen it"
+    return parts[1].lower().encode(), parts[2].encode()
+
+
+def _check_host_of_absolute(draft: _Draft, authority: bytes) -> None:
+    # RFC 9112 3.2.2: they must be the same. Recipients differ in which one they believe, and attacks live on that.
+    if draft.authority is not None and draft.authority.lower() != authority.lower():
+        what = f"{_short(draft.authority)} differs from the target's {_short(authority)}"
+        raise _local(f"header 'Host': {what}; leave it out (RFC 9112 3.2.2)")
+
+
+def _path_of_absolute(head: RequestHead) -> bytes:
+    """What follows the authority: HTTP/2 says the rest in fields of their own (RFC 9113 8.3.1)."""
+    path = head.target[len(head.scheme) + len(b"://") + len(head.authority) :]
+    if not path:
+        return b"*" if head.method == b"OPTIONS" else b"/"
+    return path if path[:1] == b"/" else b"/" + path
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,7 +1,8 @@
 """HTTP/1.1 as bytes: h11's machine with our events around it. No socket, no thread, no clock.
 
 h11 is the machine. Where it is lenient (RFC 9112 2.2 to 7.1 allow a recipient to be, and response splitting lives in
-that room), the head is judged here before h11 sees it. Exchanges are numbered 1, 2, 3, … in place of stream ids.
+that room), heads are judged here and the lines of chunked bodies by `ChunkGuard`, before h11 sees them. Exchanges are
+numbered 1, 2, 3, … in place of stream ids.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ import h11
 
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError
 from hyperpool.protocol import events as ours
+from hyperpool.protocol.chunk_guard import MAX_CHUNK_LINE_BYTES, ChunkGuard
 from hyperpool.protocol.events import MAX_INTERIM
 from hyperpool.protocol.fields import parse_status
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
-_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:", re.IGNORECASE)
-_CODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:", re.IGNORECASE)
+# Each with its value, and the blank that begins a folded line behind it (RFC 9112 5.2).
+_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)(?=\r\n([ \t]?))", re.IGNORECASE)
+_CODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:([^\r]*)(?=\r\n([ \t]?))", re.IGNORECASE)
+# What a field costs beside its bytes, as HTTP/2 counts it (RFC 9113 6.5.2): one bound then means the same on both.
+FIELD_BYTES = 32
 _BEGINNING = b"HTTP/1."
 _HEAD_END = b"\r\n\r\n"
 
@@ -34,13 +39,21 @@ class H1Codec:
     def __init__(self, *, max_header_bytes: int = 64 << 10) -> None:
         self.failure: HyperpoolError | None = None
         self._max_header_bytes = max_header_bytes
-        self._machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_header_bytes)
+        # h11's bound is for what it cannot read yet, so it would depend on how the bytes come. All that it gets has
+        # passed ours, which does not.
+        bound_bytes = max_header_bytes + MAX_CHUNK_LINE_BYTES
+        self._machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=bound_bytes)
         self._out: list[bytes | memoryview] = []
         self._exchange = 0
         self._busy = False
         self._head: bytearray | None = None
         self._interim = 0
         self._body_bytes = 0
+        self._length_bytes: int | None = None
+        self._chunks: ChunkGuard | None = None
+        self._pieces: list[bytes] = []
+        self._piece_bytes = 0
+        self._chunk_ends: list[int] = []
         self._ended = False
 
     # -- what we send ----------------------------------------------------------------------------------------------
@@ -57,6 +70,7 @@ class H1Codec:
         self._busy = True
         self._head = bytearray()
         self._interim = self._body_bytes = 0
+        self._length_bytes = self._chunks = None
         if end:
             self._send(h11.EndOfMessage)
         return self._exchange
@@ -107,7 +121,7 @@ class H1Codec:
             self._fail("the server sent bytes that nobody had asked for")
             return b""
         if self._head is None:
-            self._feed(data, events)
+            self._receive_body(data, events)
             return b""
         before = len(self._head)
         self._head += data
@@ -119,7 +133,21 @@ class H1Codec:
         head, rest = bytes(self._head[:end]), bytes(self._head[end:])
         self._head = bytearray()
         self._feed(head, events)
+        if events and isinstance(switched := events[-1], ours.Switched):
+            switched.data = rest  # no HTTP/1.1 any more
+            return b""
         return rest
+
+    def _receive_body(self, data: bytes, events: list[ours.Event]) -> None:
+        if self._chunks is None:
+            self._feed(data, events)
+            return
+        admitted, fault = self._chunks.admit(data)
+        # What stands before the fault is good, and its events come first. Nothing (b"") would be the end to h11.
+        if admitted:
+            self._feed(data[:admitted], events)
+        if fault is not None:
+            raise fault
 
     def _check_head(self, end: int, before: int) -> None:
         """Refuse what h11 would let pass: RFC 9112 2.2 (bare LF, bare CR), 4 (status line), 6.1 and 6.3 (framing).
@@ -139,41 +167,71 @@ class H1Codec:
         if not _BEGINNING.startswith(head[: len(_BEGINNING)]) or (complete and not _STATUS_LINE.match(head)):
             line = bytes(head[:40])
             raise RemoteProtocolError(f"a response cannot begin with {line!r}: is this HTTP/1.1? (RFC 9112 4)")
-        if end >= 0 and _CODING.search(head) and (_LENGTH.search(head) or head.startswith(b"HTTP/1.0")):
-            raise RemoteProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0 (RFC 9112 6.1, 6.3)")
+        if end >= 0 and head.count(b"\n") > self._max_header_bytes // FIELD_BYTES:
+            raise RemoteProtocolError(
+                f"the response head has more than {self._max_header_bytes // FIELD_BYTES:,} lines"
+            )
+        if end >= 0:
+            _check_framing(head)
 
     def _feed(self, data: bytes, events: list[ours.Event]) -> None:
         self._machine.receive_data(data)
-        while self._busy:
-            event = self._machine.next_event()
-            if event is h11.NEED_DATA:
-                return
-            self._translate(event, events)
-        if self._machine.trailing_data[0] and self._machine.their_state is not h11.SWITCHED_PROTOCOL:
+        try:
+            while self._busy:
+                event = self._machine.next_event()
+                if event is h11.NEED_DATA:
+                    return
+                self._translate(event, events)
+        finally:
+            self._flush_body(events)
+        if self._machine.trailing_data[0]:
             self._fail("the server sent bytes behind the end of its response (RFC 9112 11.2)")
 
     def _translate(self, event: Any, events: list[ours.Event]) -> None:
         number = self._exchange
         if isinstance(event, h11.Data):
-            self._body_bytes += len(event.data)
-            events.append(ours.Data(number, bytes(event.data), len(event.data)))
+            self._pieces.append(event.data)
+            self._piece_bytes += len(event.data)
+            if event.chunk_end:
+                self._chunk_ends.append(self._piece_bytes)
         elif isinstance(event, h11.Response):
             self._head = None
+            self._frame(dict(event.headers))
             status = parse_status(b"%d" % event.status_code)
             version = "HTTP/" + event.http_version.decode("ascii")
             events.append(ours.Head(number, status, list(event.headers), bytes(event.reason), version))
         elif isinstance(event, h11.InformationalResponse) and event.status_code == 101:
             # h11 has seen that we had asked for it.
             self._busy = False
-            events.append(ours.Switched(number, _value(event.headers, b"upgrade"), self._machine.trailing_data[0]))
+            events.append(ours.Switched(number, _value(event.headers, b"upgrade"), b""))
         elif isinstance(event, h11.InformationalResponse):
             self._count_interim()
             events.append(ours.Interim(number, event.status_code, list(event.headers)))
         else:
+            self._flush_body(events)
             if event.headers:
                 events.append(ours.Trailers(number, list(event.headers)))
             self._busy = False
             events.append(ours.End(number))
+
+    def _frame(self, named: dict[bytes, bytes]) -> None:
+        # For the guard and for messages: where the body really ends is h11's to say.
+        if b"transfer-encoding" in named:
+            self._chunks = ChunkGuard(max_trailer_bytes=self._max_header_bytes)
+        elif b"content-length" in named:
+            self._length_bytes = int(named[b"content-length"])
+
+    def _flush_body(self, events: list[ours.Event]) -> None:
+        """One event for the pieces of body so far: a server that sends single bytes must not cost an event for each."""
+        if self._pieces:
+            data = b"".join(self._pieces)
+            if self._chunks is not None:
+                data = ours.Chunked.cut(data, self._chunk_ends)
+                self._chunk_ends.clear()
+            self._pieces.clear()
+            self._piece_bytes = 0
+            self._body_bytes += len(data)
+            events.append(ours.Data(self._exchange, data, len(data)))
 
     def _count_interim(self) -> None:
         self._interim += 1
@@ -189,10 +247,16 @@ class H1Codec:
         try:
             self._feed(b"", events)
         except h11.RemoteProtocolError as error:
-            got = f"after {self._body_bytes:,} bytes of the body" if self._head is None else "before its response head"
-            self.failure = ConnectionLost(f"the server closed the connection {got}", processed="maybe")
+            self.failure = ConnectionLost(f"the server closed the connection {self._where()}", processed="maybe")
             self.failure.__cause__ = error
         return events
+
+    def _where(self) -> str:
+        if self._head is not None:
+            return f"after {len(self._head):,} bytes of a response head" if self._head else "before its response head"
+        if self._length_bytes is None:
+            return f"after {self._body_bytes:,} bytes of a chunked body"
+        return f"after {self._body_bytes:,} of the {self._length_bytes:,} bytes of the body"
 
     def _fail(self, message: str, cause: BaseException | None = None) -> None:
         self.failure = RemoteProtocolError(message)
@@ -201,3 +265,15 @@ class H1Codec:
 
 def _value(fields: Any, wanted: bytes) -> bytes:
     return next((bytes(value) for name, value in fields if name == wanted), b"")
+
+
+def _check_framing(head: bytes | bytearray) -> None:
+    """RFC 9112 6.1 and 6.3: one thing says how long the body is, and it says so once, in one line."""
+    codings, lengths = _CODING.findall(head), _LENGTH.findall(head)
+    if codings and (lengths or head.startswith(b"HTTP/1.0")):
+        raise RemoteProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0 (RFC 9112 6.1, 6.3)")
+    if any(fold for _, fold in codings + lengths):
+        raise RemoteProtocolError("Transfer-Encoding or Content-Length over two lines (RFC 9112 5.2)")
+    if len(lengths) > 1 or not all(value.strip(b" \t").isdigit() for value, _ in lengths):
+        said = b", ".join(bytes(value) for value, _ in lengths)[:40]
+        raise RemoteProtocolError(f"Content-Length must be one number, once, not {said!r} (RFC 9112 6.3)")

@@ -8,8 +8,13 @@ h2 is the one HTTP/2 machine; this file adds what a client needs that h2 does ot
   each frame's events as they come.
 - What still comes on a stream that we have reset is to be ignored (RFC 9113 5.1), but h2 answers each frame of it with
   one more RST_STREAM: a cancelled download of 1 MiB in flight makes a hundred, and servers count them as an attack
-  (CVE-2023-44487). `_Machine` sends the first.
-- Frames are judged from their first nine bytes (see `frame_guard`).
+  (CVE-2023-44487). `_Machine` sends the first. h2 also ends the connection for an interim head on such a stream.
+- A head or trailers that end a message before its declared length (8.1.1) are a complete response to h2.
+- A push that belongs to a stream that we have reset is refused by h2 and forgotten: its response, in flight already,
+  then looks like a request of the server's and ends the connection. `_Machine` remembers it.
+- A reset of a stream that was never opened is a connection error (RFC 9113 6.4), and a header block that cannot be
+  decoded is a COMPRESSION_ERROR (4.3): h2 overlooks the one, and calls the other a PROTOCOL_ERROR.
+- Frames are judged, and counted, from their first nine bytes (see `frame_guard`).
 
 Outbound header checks of h2 are off, since `fields.prepare_head` has refused all that they refuse, in the caller's
 thread (a differential test proves it). Its inbound checks stay on.
@@ -17,7 +22,8 @@ thread (a differential test proves it). Its inbound checks stay on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import h2.config
@@ -26,12 +32,14 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+import hpack
 from hyperframe.frame import RstStreamFrame
 
 from hyperpool.errors import HyperpoolError, RemoteProtocolError
 from hyperpool.protocol import events as ours
 from hyperpool.protocol.fields import head_fields_for_h2, parse_status
 from hyperpool.protocol.frame_guard import FrameGuard
+from hyperpool.protocol.frame_log import frame_log
 from hyperpool.protocol.hpack_memo import MemoDecoder, MemoEncoder
 
 if TYPE_CHECKING:
@@ -42,6 +50,8 @@ PROTOCOL_ERROR = int(h2.errors.ErrorCodes.PROTOCOL_ERROR)
 SETTINGS_TIMEOUT = int(h2.errors.ErrorCodes.SETTINGS_TIMEOUT)
 REFUSED_STREAM = int(h2.errors.ErrorCodes.REFUSED_STREAM)
 CANCEL = int(h2.errors.ErrorCodes.CANCEL)
+ENHANCE_YOUR_CALM = int(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+HTTP_1_1_REQUIRED = int(h2.errors.ErrorCodes.HTTP_1_1_REQUIRED)
 
 # RFC 9113 6.5.2's smallest value, which every peer accepts; larger frames would let one response delay the others.
 MAX_FRAME_BYTES = 1 << 14
@@ -69,6 +79,37 @@ def error_name(code: int) -> str:
         return f"error {code}"
 
 
+class _CompressionError(h2.exceptions.ProtocolError):
+    """A header block that cannot be decoded: the tables of both sides differ from here on (RFC 9113 4.3)."""
+
+    error_code = h2.errors.ErrorCodes.COMPRESSION_ERROR
+
+
+class _Decoder(MemoDecoder):
+    """hpack's decoder, whose failures tell h2 with which code to leave.
+
+    Owned by the loop thread.
+    """
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
+        """See hpack."""
+        try:
+            return super().decode(data, raw)
+        except hpack.OversizedHeaderListError:
+            raise  # h2's answer to this one is right: ENHANCE_YOUR_CALM
+        except hpack.HPACKError as error:
+            raise _CompressionError(f"a header block cannot be decoded: {error!r}") from error
+
+
+@dataclass(slots=True)
+class _CutShort(h2.events.Event):
+    """A message has ended with less of a body than its head had declared (RFC 9113 8.1.1)."""
+
+    stream_id: int
+    declared_bytes: int | None
+    received_bytes: int
+
+
 class _Machine(h2.connection.H2Connection):
     """h2's connection, tolerant of GOAWAY, and with a memory of what it heard.
 
@@ -80,25 +121,78 @@ class _Machine(h2.connection.H2Connection):
         self.heard: list[h2.events.Event] = []
         self._was_reset: dict[int, None] = {}
         self.encoder = MemoEncoder()
-        self.decoder = MemoDecoder()
-
-    def reset_stream(self, stream_id: int, error_code: Any = 0) -> None:
-        """See h2; once for each stream."""
-        super().reset_stream(stream_id, error_code)
-        self._was_reset[stream_id] = None
-        if len(self._was_reset) > MAX_RESETS_KNOWN:
-            del self._was_reset[next(iter(self._was_reset))]
+        self.decoder = _Decoder()
 
     def _prepare_for_sending(self, frames: list[Any]) -> None:
         super()._prepare_for_sending([frame for frame in frames if not self._repeats_reset(frame)])
 
     def _repeats_reset(self, frame: Any) -> bool:
-        return isinstance(frame, RstStreamFrame) and frame.stream_id in self._was_reset
+        """Whether this is a reset, of a stream that was reset before: by our caller, or by h2 for a fault."""
+        if not isinstance(frame, RstStreamFrame):
+            return False
+        known = frame.stream_id in self._was_reset
+        self._was_reset[frame.stream_id] = None
+        if len(self._was_reset) > MAX_RESETS_KNOWN:
+            del self._was_reset[next(iter(self._was_reset))]
+        return known
 
     def _receive_frame(self, frame: Any) -> list[h2.events.Event]:
         events = super()._receive_frame(frame)
         self.heard += events
         return events
+
+    def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        if frame.stream_id in self._was_reset:
+            # It was under way. What is in it is nobody's business, but that it changes the table (RFC 9113 5.1).
+            h2.connection._decode_headers(self.decoder, frame.data)
+            return [], []
+        known = self.streams.get(frame.stream_id)
+        # h2 forgets it when trailers come.
+        declared = None if known is None else known._expected_content_length
+        frames, heard = super()._receive_headers_frame(frame)
+        if "END_STREAM" in frame.flags and (short := self._cut_short(declared, frame.stream_id, heard[0])):
+            return frames, [short]
+        return frames, heard
+
+    def _cut_short(self, declared: int | None, stream_id: int, first: h2.events.Event) -> _CutShort | None:
+        """What h2 sees where DATA ends a message, but not where a head or trailers do: the body is not all there."""
+        stream = self.streams[stream_id]
+        if isinstance(first, h2.events.ResponseReceived):
+            declared = stream._expected_content_length
+            if first.headers[0][1] in (b"204", b"304"):
+                return None  # what these declare is the length that another response would have (RFC 9110 8.6)
+        received = stream._actual_content_length
+        return None if declared in (None, received) else _CutShort(stream_id, declared, received)
+
+    def _handle_data_on_closed_stream(self, events: Any, exc: Any, frame: Any) -> Any:
+        # h2 answers each such frame with a reset, without end. A stream that the server has ended stays ended (5.1).
+        if frame.stream_id not in self._was_reset and self._stream_is_closed_by_end(frame.stream_id):
+            raise exc
+        return super()._handle_data_on_closed_stream(events, exc, frame)
+
+    def _receive_rst_stream_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        try:
+            self._get_stream_by_id(frame.stream_id)
+        except h2.exceptions.StreamClosedError:
+            pass  # one that is over may be reset once more
+        except h2.exceptions.NoSuchStreamError as error:
+            message = f"RST_STREAM on stream {frame.stream_id}, which was never opened (RFC 9113 6.4)"
+            raise h2.exceptions.ProtocolError(message) from error
+        return super()._receive_rst_stream_frame(frame)
+
+    def _receive_push_promise_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        # What was reset stays in `streams` until somebody counts: a server that promises for ever would fill it.
+        self._open_streams(remainder=0)
+        refusals, events = super()._receive_push_promise_frame(frame)
+        if refusals:
+            self._begin_new_stream(frame.promised_stream_id, h2.connection.AllowedStreamIDs.EVEN).remotely_pushed([])
+            self.reset_stream(frame.promised_stream_id, REFUSED_STREAM)
+            return [], events
+        promise = events[-1]
+        assert isinstance(promise, h2.events.PushedStreamReceived)
+        # h2 does not look: the length that a response to HEAD declares would be held against it.
+        self.streams[frame.promised_stream_id].request_method = dict(promise.headers or ()).get(b":method")
+        return [], events
 
     def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         event = h2.events.ConnectionTerminated()
@@ -114,11 +208,14 @@ class H2Codec:
     Owned by the loop thread (L1). A request takes its id, is encoded and stands in the output within one `open` (L6).
     """
 
-    def __init__(self, limits: Limits, *, push: bool = False, upgrade: bool = False) -> None:
+    def __init__(self, limits: Limits, *, push: bool = False, upgrade: bytes = b"") -> None:
+        """``upgrade``: the method of the request that goes out over HTTP/1.1 and is answered on stream 1, if any."""
         self.failure: HyperpoolError | None = None
         self.settings_received = False
+        self.settings_acknowledged = False
         self._machine = machine = _Machine()
-        self._guard = FrameGuard(max_frame_bytes=MAX_FRAME_BYTES)
+        self._guard = FrameGuard(max_frame_bytes=MAX_FRAME_BYTES, max_block_bytes=limits.max_header_bytes)
+        self._log = frame_log()
         codes = h2.settings.SettingCodes
         # Set before the preface is made, so that they stand in the first SETTINGS frame and need no second one.
         machine.local_settings.update(
@@ -134,8 +231,9 @@ class H2Codec:
         machine.decoder.max_header_list_size = limits.max_header_bytes
         machine.max_inbound_frame_size = MAX_FRAME_BYTES
         if upgrade:
-            # Opens stream 1 for the request that goes out over HTTP/1.1, and gives what HTTP2-Settings carries.
+            # Opens stream 1 for that request, and gives what HTTP2-Settings carries.
             self.upgrade_settings: bytes = machine.initiate_upgrade_connection() or b""
+            machine.streams[1].request_method = upgrade
         else:
             machine.initiate_connection()
         if limits.connection_window_bytes > INITIAL_WINDOW_BYTES:
@@ -148,11 +246,13 @@ class H2Codec:
         machine = self._machine
         stream_id = machine.get_next_available_stream_id()
         machine.send_headers(stream_id, head_fields_for_h2(head), end_stream=end)
+        self._guard.streams += 1
         return stream_id
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
         """Send one DATA frame, of no more than `send_capacity` bytes."""
         self._machine.send_data(stream_id, data, end_stream=end)
+        self._guard.data_frames += 1
 
     def send_capacity(self, stream_id: int) -> int:
         """Bytes that one DATA frame of this stream may carry now; 0 or less while a window is shut (RFC 9113 6.9.2)."""
@@ -180,6 +280,7 @@ class H2Codec:
     def ping(self, payload: bytes) -> None:
         """Send PING with these 8 bytes (RFC 9113 6.7)."""
         self._machine.ping(payload)
+        self._guard.pings += 1
 
     def go_away(self, code: int) -> None:
         """Send GOAWAY; the connection takes nothing afterwards."""
@@ -187,7 +288,10 @@ class H2Codec:
 
     def data_to_send(self) -> bytes:
         """Everything that waits for the wire."""
-        return self._machine.data_to_send()
+        data = self._machine.data_to_send()
+        if self._log is not None:
+            self._log.sent(data)
+        return data
 
     # -- what the peer allows --------------------------------------------------------------------------------------
 
@@ -207,9 +311,20 @@ class H2Codec:
 
     # -- what we receive -------------------------------------------------------------------------------------------
 
+    def tick(self, now: float) -> None:
+        """Say what time it is, in seconds of a monotonic clock: budgets of frames grow with it."""
+        self._guard.now = now
+
+    @property
+    def answers(self) -> int:
+        """How many answers the peer has made us write (to PING, SETTINGS and PUSH_PROMISE) so far."""
+        return self._guard.answers
+
     def receive(self, data: bytes) -> list[ours.Event]:
         """Events of these bytes. An error stands in ``failure``, after the events that came before it (L5)."""
         admitted = self._guard.admit(data)
+        if self._log is not None:
+            self._log.received(data[:admitted])
         self._feed(data if admitted == len(data) else data[:admitted])
         if self.failure is None and self._guard.failure is not None:
             self.failure = self._guard.failure
@@ -235,6 +350,7 @@ class H2Codec:
         except Exception as error:  # h2 and hpack have leaked ValueError, KeyError and IndexError (h2 issue 1231)
             self.failure = RemoteProtocolError(f"the server sent what h2 cannot read: {error!r}")
             self.failure.__cause__ = error
+            self.go_away(PROTOCOL_ERROR)
 
     def _on_response(self, event: Any, events: list[ours.Event]) -> None:
         try:
@@ -272,12 +388,20 @@ class H2Codec:
         error = RemoteProtocolError(f"the server broke HTTP/2 on this stream: {error_name(code)} (RFC 9113 5.4.2)")
         events.append(ours.Broken(event.stream_id, error))
 
+    def _on_cut_short(self, event: Any, events: list[ours.Event]) -> None:
+        message = f"{event.received_bytes:,} of the {event.declared_bytes:,} bytes that the server had declared"
+        error = RemoteProtocolError(f"the response ended after {message} (RFC 9113 8.1.1)")
+        events.append(ours.Broken(event.stream_id, error))
+
     def _on_goaway(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.GoAway(event.last_stream_id, int(event.error_code), event.additional_data or b""))
 
     def _on_settings(self, event: Any, events: list[ours.Event]) -> None:
         self.settings_received = True
         events.append(ours.PeerSettings())
+
+    def _on_settings_acknowledged(self, event: Any, events: list[ours.Event]) -> None:
+        self.settings_acknowledged = True
 
     def _on_window(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.WindowOpened(event.stream_id))
@@ -300,9 +424,11 @@ _TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
     h2.events.DataReceived: H2Codec._on_data,
     h2.events.TrailersReceived: H2Codec._on_trailers,
     h2.events.StreamEnded: H2Codec._on_end,
+    _CutShort: H2Codec._on_cut_short,
     h2.events.StreamReset: H2Codec._on_reset,
     h2.events.ConnectionTerminated: H2Codec._on_goaway,
     h2.events.RemoteSettingsChanged: H2Codec._on_settings,
+    h2.events.SettingsAcknowledged: H2Codec._on_settings_acknowledged,
     h2.events.WindowUpdated: H2Codec._on_window,
     h2.events.PingAckReceived: H2Codec._on_pong,
     h2.events.PushedStreamReceived: H2Codec._on_promise,

@@ -76,16 +76,24 @@ class WindowManager(Protocol):
 class ManagedLedger(ReceiveLedger):
     """A ledger whose credit is decided by a window manager: more than was consumed widens the window, less narrows it.
 
-    Owned by the loop thread, on which the manager runs. What that raises comes out as LocalProtocolError.
+    Owned by the loop thread, on which the manager runs. Whatever that raises comes out as LocalProtocolError: code of
+    the caller must not end the thread (L5).
     """
 
-    __slots__ = ("manager",)
+    __slots__ = ("_manager",)
 
     def __init__(self, window_bytes: int, manager: Callable[[int], WindowManager]) -> None:
         super().__init__(window_bytes)
         try:
-            self.manager = manager(window_bytes)
-        except Exception as error:
+            self._manager = manager(window_bytes)
+        except BaseException as error:
+            raise _failed(error) from error
+
+    def expect(self, document_bytes: int | None) -> None:
+        """Tell the manager how long the body is, where the response has said so."""
+        try:
+            self._manager.document_size = document_bytes
+        except BaseException as error:
             raise _failed(error) from error
 
     def take_credit(self) -> int:
@@ -93,8 +101,8 @@ class ManagedLedger(ReceiveLedger):
         if not self.uncredited:
             return 0
         try:
-            credit = max(0, int(self.manager._handle_frame(self.uncredited)))
-        except Exception as error:
+            credit = max(0, int(self._manager._handle_frame(self.uncredited)))
+        except BaseException as error:
             raise _failed(error) from error
         if self.left + credit > LARGEST_WINDOW_BYTES:
             raise LocalProtocolError(f"a window manager widened a window to {self.left + credit:,} bytes, past 2**31-1")
@@ -104,5 +112,5 @@ class ManagedLedger(ReceiveLedger):
         return credit
 
 
-def _failed(error: Exception) -> LocalProtocolError:
+def _failed(error: BaseException) -> LocalProtocolError:
     return LocalProtocolError(f"a window manager failed: {error!r}")

@@ -13,6 +13,7 @@ from typing import Any
 import h11
 
 from hyperpool.testing.bodies import Outgoing, Upload
+from hyperpool.testing.h2_peer import H2Peer
 from hyperpool.testing.logbook import SeenRequest
 from hyperpool.testing.messages import (
     Disconnect,
@@ -87,7 +88,8 @@ class H1Peer:
     def _on_event(self, event: Any) -> None:
         if isinstance(event, h11.Request):
             return self._on_request(event)
-        assert self._exchange is not None
+        if self._exchange is None:
+            return None  # it goes on in HTTP/2
         if isinstance(event, h11.Data):
             self._exchange.feed(bytes(event.data), len(event.data))
         elif isinstance(event, h11.EndOfMessage):
@@ -107,6 +109,8 @@ class H1Peer:
             "stream_id": None,
             "connection_number": self._wire.number,
         }
+        if self._service.options.upgrades and _asks_for_h2c(headers):
+            return self._switch(head)
         upload = Upload(
             credit=self._post_credit,
             expects_continue=self._h11.they_are_waiting_for_100_continue,
@@ -117,6 +121,14 @@ class H1Peer:
         self._service.log.saw(exchange.seen)
         self._finish_if_bodiless(exchange, headers)
         self._service.serve(self._wire, self, exchange)
+
+    def _switch(self, head: dict[str, Any]) -> None:
+        """Go on in HTTP/2, and answer there (RFC 7540 3.2)."""
+        settings = next(value for name, value in head["headers"] if name == "http2-settings")
+        self._wire.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        successor = H2Peer(self._wire, self._service, upgrade_settings=settings.encode("ascii"))
+        self._wire.switch(successor)
+        successor.answer_upgraded(head)
 
     def _finish_if_bodiless(self, exchange: Exchange, headers: list[tuple[str, str]]) -> None:
         # h11 says so with its next event; an inline handler may ask before.
@@ -233,6 +245,12 @@ class H1Peer:
 
     def _send(self, event: Any) -> None:
         self._wire.write(self._h11.send(event) or b"")
+
+
+def _asks_for_h2c(headers: list[tuple[str, str]]) -> bool:
+    named = dict(headers)
+    has_body = "transfer-encoding" in named or named.get("content-length", "0") != "0"
+    return named.get("upgrade") == "h2c" and "http2-settings" in named and not has_body
 
 
 def _raw(headers: list[tuple[str, str]]) -> Any:

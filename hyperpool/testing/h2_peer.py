@@ -53,7 +53,8 @@ class H2Peer:
     Owned by the I/O thread of the connection.
     """
 
-    def __init__(self, wire: Wire, service: Service) -> None:
+    def __init__(self, wire: Wire, service: Service, *, upgrade_settings: bytes | None = None) -> None:
+        """``upgrade_settings``: what HTTP2-Settings said, where the peer began in HTTP/1.1 (RFC 7540 3.2)."""
         self._wire = wire
         self._service = service
         self._exchanges: dict[int, Exchange] = {}
@@ -63,10 +64,10 @@ class H2Peer:
         self._last_stream_id: int | None = None  # of the GOAWAY that was sent
         self._peer_goes_away = False
         self._h2 = h2.connection.H2Connection(config=_CONFIG)
-        self._greet(service.options)
+        self._greet(service.options, upgrade_settings)
         self.wants_read = True
 
-    def _greet(self, options: Options) -> None:
+    def _greet(self, options: Options, upgrade_settings: bytes | None) -> None:
         settings: dict[SettingCodes | int, int] = {
             SettingCodes.MAX_CONCURRENT_STREAMS: options.max_concurrent_streams,
             SettingCodes.INITIAL_WINDOW_SIZE: options.initial_window_bytes,
@@ -76,7 +77,10 @@ class H2Peer:
         }
         # h2 would hold the client to initial settings that it has not seen yet; updates count from their
         # acknowledgement on (RFC 9113 6.5.3). So the first SETTINGS frame on the wire is an update.
-        self._h2.initiate_connection()
+        if upgrade_settings is None:
+            self._h2.initiate_connection()
+        else:
+            self._h2.initiate_upgrade_connection(upgrade_settings)
         self._h2.clear_outbound_data_buffer()
         self.update_settings(settings)
         self._window_bytes = max(options.connection_window_bytes, DEFAULT_WINDOW_BYTES)
@@ -121,6 +125,16 @@ class H2Peer:
         if event.stream_ended is not None:
             exchange.finish_upload([])  # before the handler asks: an inline one can read an empty body
         self._arrived.append(exchange)
+
+    def answer_upgraded(self, head: dict[str, Any]) -> None:
+        """Answer on stream 1 what was asked over HTTP/1.1, which had no body."""
+        upload = Upload(credit=lambda credit_bytes: None, expects_continue=False, io_thread=threading.get_ident())
+        head = {**head, "stream_id": 1, "http_version": "2"}
+        exchange = Exchange(Request(**head, upload=upload), upload, SeenRequest(**head))
+        self._exchanges[1] = exchange
+        self._service.log.saw(exchange.seen)
+        exchange.finish_upload([])
+        self._service.serve(self._wire, self, exchange)
 
     def _serve_arrived(self) -> None:
         # After all events of the read: a request that was reset within it must not be answered.

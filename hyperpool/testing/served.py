@@ -111,6 +111,9 @@ class ServedConnection:
     def write(self, data: bytes) -> None:
         self._out += data
 
+    def switch(self, peer: Peer) -> None:
+        self.peer = peer
+
     def end(self, ending: Ending) -> None:
         self._ending = self._ending or ending
 

@@ -45,6 +45,7 @@ class Server:
     ``handler``: answers what no route matches; None gives `paths.DEFAULT_PATHS`. ``names``: what the certificate is
     for. ``certificate``: (certificate PEM, key PEM) to show instead. ``authority``: a CA to share between servers.
     ``client_ca_pem``: demand client certificates of this CA. ``h2_settings``: further SETTINGS by number.
+    ``upgrades``: in plaintext, go on in HTTP/2 where a request over HTTP/1.1 asks for it (RFC 7540 3.2).
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Server:
         connection_window_bytes: int = 16 << 20,
         max_frame_bytes: int = 16_384,
         h2_settings: Mapping[int, int] | None = None,
+        upgrades: bool = True,
     ) -> None:
         options = Options(
             tls=tls,
@@ -74,6 +76,7 @@ class Server:
             connection_window_bytes=connection_window_bytes,
             max_frame_bytes=max_frame_bytes,
             h2_settings=h2_settings or {},
+            upgrades=upgrades and http2 and not tls,
         )
         self.authority = authority or CertificateAuthority()
         self.tls_context = self._tls_context(options, certificate or self.authority.issue(*names)) if tls else None

@@ -30,6 +30,7 @@ class Options:
     connection_window_bytes: int
     max_frame_bytes: int
     h2_settings: Mapping[int, int]
+    upgrades: bool
 
 
 class Exchange:
@@ -76,6 +77,9 @@ class Wire(Protocol):
 
     def write(self, data: bytes) -> None:
         """Append to what the socket gets."""
+
+    def switch(self, peer: Peer) -> None:
+        """Let another protocol go on from here."""
 
     def end(self, ending: Ending) -> None:
         """Close, after what was written was sent."""

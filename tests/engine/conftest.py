@@ -13,11 +13,14 @@ from hyperpool.values import Limits
 
 @pytest.fixture
 def make_bench() -> Iterator[Callable[..., Bench]]:
-    """Make benches, with `Limits` as keywords; each is closed, and held to the laws, after the test."""
+    """Make benches, with `Limits` as keywords; each is closed, and held to the laws, after the test.
+
+    ``route``: fields of the `Route` that differ from the usual ones.
+    """
     made: list[Bench] = []
 
-    def make(**limits: Any) -> Bench:
-        made.append(Bench(Limits(**limits)))
+    def make(*, url: str = "https://a.test", route: dict[str, Any] | None = None, **limits: Any) -> Bench:
+        made.append(Bench(Limits(**limits), url=url, **(route or {})))
         return made[-1]
 
     yield make

@@ -5,18 +5,20 @@ and carries bytes between it and its peers; then the loop would sleep, and the t
 wake-up shows as a thing that is not done, and a loop that never rests fails as one that spins. Time passes in
 `Bench.advance` only.
 
-Every test is held to three laws when its bench closes: each exchange was settled (L5), both ledgers balance (L7), no
-connection's life went back (L10). Every `H2Peer` checks L6, since it refuses ids that do not rise and cannot decode
-HPACK blocks in another order, and that its stream limit is respected.
+Every test is held to three laws when its bench closes: each exchange was settled (L5), both ledgers balance (L7; this
+is looked at whenever the loop rests as well), no connection's life went back (L10).
+Every `H2Peer` checks L6, since it refuses ids that do not rise and cannot decode HPACK blocks in another order, and
+that its stream limit is respected.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -28,6 +30,7 @@ from hyperframe.frame import (
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
+    PushPromiseFrame,
     RstStreamFrame,
     SettingsFrame,
     WindowUpdateFrame,
@@ -40,8 +43,10 @@ from hyperpool.engine.loop import OriginLoop
 from hyperpool.errors import HyperpoolError, PoolClosed
 from hyperpool.handoff import messages
 from hyperpool.handoff.body import Piece, UploadPipe
-from hyperpool.handoff.exchange import Exchange, ResponseFuture
+from hyperpool.handoff.deadlines import NEVER
+from hyperpool.handoff.exchange import Exchange, ResponseFuture, State
 from hyperpool.handoff.inbox import InboxClosed
+from hyperpool.handoff.pushes import Push, Pushes
 from hyperpool.handoff.response import Response
 from hyperpool.handoff.source import Source, make_source
 from hyperpool.protocol.fields import prepare_head
@@ -86,6 +91,7 @@ class HeldDialer:
         self.pending: list[Dial] = []
         self.started = 0
         self.refuses_to_start = False
+        self.http1_alone = False
 
     def start(self, deliver: Callable[[Any], None], *, deadline_at: float) -> None:
         if self.refuses_to_start:
@@ -97,6 +103,9 @@ class HeldDialer:
         for dial in self.take_all():
             with contextlib.suppress(InboxClosed):
                 dial.deliver(messages.DialFailed(PoolClosed("cancelled")))
+
+    def speak_http1(self) -> None:
+        self.http1_alone = True
 
     def take_all(self) -> list[Dial]:
         taken, self.pending = self.pending, []
@@ -169,6 +178,12 @@ class Call:
     def stream_id(self) -> int:
         assert self.exchange.stream_id is not None
         return self.exchange.stream_id
+
+    @property
+    def pushes(self) -> list[Push]:
+        """What the server has promised beside it and nobody has taken yet."""
+        assert self.future.pushes is not None
+        return list(self.future.pushes.so_far())
 
     def read(self) -> bytes:
         """What a reader finds of a streamed body now, without waiting for more."""
@@ -293,7 +308,9 @@ class H2Peer(Peer):
     @property
     def open_ids(self) -> list[int]:
         return [
-            one for one, seen in self.seen.items() if seen.reset_code is None and not (seen.ended and seen.answered)
+            one
+            for one, seen in self.seen.items()
+            if one % 2 and seen.reset_code is None and not (seen.ended and seen.answered)
         ]
 
     def heard(self, kind: type[F]) -> list[F]:
@@ -351,7 +368,8 @@ class H2Peer(Peer):
             self.connection_credit += credit
 
     def _open(self, frame: HeadersFrame) -> None:
-        assert frame.stream_id == max(self.seen, default=-1) + 2, "L6: ids on the wire are 1, 3, 5, ..."
+        latest = max((one for one in self.seen if one % 2), default=-1)
+        assert frame.stream_id == latest + 2, "L6: ids on the wire are 1, 3, 5, ..."
         fields = dict(self._decoder.decode(frame.data))
         seen = self.seen[frame.stream_id] = Seen(frame.stream_id, fields)
         self.stream_credit[frame.stream_id] = self._initial_credit
@@ -419,6 +437,18 @@ class H2Peer(Peer):
         if room > 0:
             self.data(stream_id, bytes(room))
         return max(room, 0)
+
+    def promise(
+        self, parent_id: int, promised_id: int, path: str = "/pushed", fields: Iterable[tuple[str, str]] | None = None
+    ) -> None:
+        """Promise the response to a request (RFC 9113 8.4): a GET of ``path``, or whatever ``fields`` say."""
+        request = [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", path)]
+        fields = list(request if fields is None else fields)
+        self.seen[promised_id] = Seen(promised_id, dict(fields), ended=True)
+        self.stream_credit[promised_id] = self._initial_credit
+        block = self._encoder.encode(fields)
+        frame = PushPromiseFrame(parent_id, promised_stream_id=promised_id, data=block, flags=["END_HEADERS"])
+        self.send(frame.serialize())
 
     def respond(self, stream_id: int, status: int = 200, *, body: bytes = b"") -> None:
         self.head(stream_id, status, end=not body)
@@ -501,6 +531,18 @@ class H1Peer(Peer):
         if self._machine.our_state is h11.DONE and self._machine.their_state is h11.DONE:
             self._machine.start_next_cycle()
 
+    def switch(self) -> H2Peer:
+        """Answer 101 to the offer of HTTP/2 (RFC 7540 3.2), and go on as the HTTP/2 server that this gives."""
+        offer = self.requests[-1].fields
+        settings = SettingsFrame(0)
+        settings.parse_body(memoryview(base64.urlsafe_b64decode(offer["http2-settings"])))
+        peer = H2Peer(self.sock)
+        peer._initial_credit = settings.settings[SettingsFrame.INITIAL_WINDOW_SIZE]
+        peer.seen[1] = Seen(1, {":path": self.requests[-1].path}, ended=True)
+        peer.stream_credit[1] = peer._initial_credit
+        peer.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        return peer
+
     def respond(self, status: int = 200, *, body: bytes = b"", fields: Sequence[tuple[str, str]] = ()) -> None:
         self.head(status, [("Content-Length", str(len(body))), *fields])
         self.data(body)
@@ -513,17 +555,18 @@ P = TypeVar("P", bound=Peer)
 class Bench:
     """One loop, turned by hand."""
 
-    def __init__(self, limits: Limits | None = None, *, url: str = "https://a.test") -> None:
+    def __init__(self, limits: Limits | None = None, *, url: str = "https://a.test", **differs: Any) -> None:
         self.url = url
         self.limits = limits or Limits()
         self.clock = Clock()
         self.dialer = HeldDialer()
-        self.route = Route(parse_url(url).origin, TlsSettings())
+        self.route = Route(parse_url(url).origin, TlsSettings(), **differs)
         self.loop = OriginLoop(self.route, self.limits, self.dialer, clock=self.clock)
         self.ended = False
         self.calls: list[Call] = []
         self.peers: list[Peer] = []
         self.lives: dict[Connection, list[Life]] = {}
+        self.carried: dict[Exchange, None] = {}
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -555,6 +598,8 @@ class Bench:
         )
         assert exchange.future is not None
         exchange.inbox = self.loop.inbox
+        if self.route.push:
+            exchange.pushes = exchange.future.pushes = Pushes()
         self.loop.inbox.put(messages.Submit(exchange))
         self.calls.append(Call(exchange, exchange.future))
         return self.calls[-1]
@@ -562,6 +607,12 @@ class Bench:
     def submit_many(self, count: int, **options: Any) -> list[Call]:
         """Requests for /0, /1, /2, ..."""
         return [self.submit(f"/{number}", **options) for number in range(count)]
+
+    def ask_for_connection(self, *, patience_s: float = NEVER) -> Future[str]:
+        """What `ConnectionPool.connect` does."""
+        connected: Future[str] = Future()
+        self.put(messages.Connect(connected, self.clock.now + patience_s))
+        return connected
 
     def put(self, message: Any) -> None:
         self.loop.inbox.put(message)
@@ -587,6 +638,12 @@ class Bench:
         peer = kind(theirs)
         self.peers.append(peer)
         return peer
+
+    def switch(self, peer: H1Peer) -> H2Peer:
+        """Let an HTTP/1.1 peer go on in HTTP/2; nothing is carried yet."""
+        successor = peer.switch()
+        self.peers[self.peers.index(peer)] = successor
+        return successor
 
     def fail_dial(self, error: HyperpoolError) -> None:
         """Let the oldest dial fail."""
@@ -614,6 +671,7 @@ class Bench:
         """Turn the loop, and carry bytes, until nothing moves: the loop would sleep now."""
         for _ in range(MOST_TURNS):
             if not (self._turn() or self._carry()):
+                self._check_ledgers()
                 return
         raise AssertionError(f"{self.loop!r} spins")
 
@@ -641,6 +699,8 @@ class Bench:
     def _note_lives(self) -> None:
         for connection in self.connections:
             self.lives.setdefault(connection, [])
+            # Also those that the server has made by itself.
+            self.carried.update(dict.fromkeys(connection.exchanges))
         for connection, lives in self.lives.items():
             if connection.life not in lives[-1:]:
                 lives.append(connection.life)
@@ -685,15 +745,26 @@ class Bench:
         assert self.ended, "L2: the loop goes on with nothing left"
         for call in self.calls:
             assert call.done, f"L5: {call.exchange!r} was never settled"
-        for connection, lives in self.lives.items():
+        for exchange in self.carried:
+            assert exchange.state is State.DONE and exchange.future is None, f"L5: {exchange!r} was never settled"
+        for lives in self.lives.values():
             # L10
             assert lives == sorted(lives, key=list(Life).index), lives
+        self._check_ledgers()
+
+    def _check_ledgers(self) -> None:
+        for connection in self.lives:
             if isinstance(connection, Http2Connection):
                 check_ledgers(connection)
 
 
 def check_ledgers(connection: Http2Connection) -> None:
-    """L7, at this moment."""
+    """L7, at this moment, and that h2, which tells the peer, has counted the same."""
+    machine = connection._h2._machine
     assert connection._ledger.balanced
+    if connection.life is not Life.CLOSED:
+        # What comes on streams that we have reset is credited by h2 alone.
+        assert machine._inbound_flow_control_window_manager.current_window_size <= connection._ledger.left
     for stream in connection._streams.values():
         assert stream.ledger.balanced
+        assert machine.streams[stream.stream_id]._inbound_window_manager.current_window_size == stream.ledger.left

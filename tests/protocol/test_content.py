@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib.util
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -42,6 +43,13 @@ def checked_zstd(body: bytes) -> bytes:
 def skippable(body: bytes, *, kind: int = 0) -> bytes:
     """RFC 8878 3.1.2."""
     return bytes([0x50 + kind]) + b"\x2a\x4d\x18" + len(body).to_bytes(4, "little") + body
+
+
+def bgzip(body: bytes) -> bytes:
+    """A gzip member with an extra field that tells its size, as genome files have them in great numbers."""
+    packed = raw_deflate(body)
+    head = b"\x1f\x8b\x08\x04" + bytes(4) + b"\0\xff\x06\0BC\x02\0" + (len(packed) + 25).to_bytes(2, "little")
+    return head + packed + zlib.crc32(body).to_bytes(4, "little") + len(body).to_bytes(4, "little")
 
 
 CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
@@ -184,15 +192,37 @@ class TestBombs:
         with pytest.raises(DecodeError):
             make_decoder("x," * 1_500)
 
-    @pytest.mark.parametrize("step", [1, 20, 1 << 20])
-    def test_a_thousand_gzip_members_are_decoded(self, step: int) -> None:
-        assert decode("gzip", gzip.compress(b"a") * content.MAX_MEMBERS, step=step) == b"a" * content.MAX_MEMBERS
+    @pytest.mark.parametrize("step", [20, 64 << 10])
+    @pytest.mark.parametrize(("coding", "member"), [("gzip", gzip.compress(b"a")), ("zstd", zstd(b"a"))])
+    def test_any_number_of_members_that_hold_something_is_decoded(self, coding: str, member: bytes, step: int) -> None:
+        """bgzip makes one of each 64 KiB, and logs are joined from many."""
+        assert decode(coding, member * 5_000, step=step) == b"a" * 5_000
+
+    @pytest.mark.parametrize(
+        ("coding", "empty"), [("gzip", gzip.compress(b"")), ("zstd", zstd(b"")), ("zstd", skippable(b"x"))]
+    )
+    @pytest.mark.parametrize("step", [1, 64 << 10])
+    def test_more_empty_members_than_a_thousand_are_refused(self, coding: str, empty: bytes, step: int) -> None:
+        """A14."""
+        with pytest.raises(DecodeError, match="more than 1,000 empty"):
+            decode(coding, empty * (content.MAX_EMPTY_MEMBERS + 2), step=step)
 
     @pytest.mark.parametrize(("coding", "empty"), [("gzip", gzip.compress(b"")), ("zstd", zstd(b""))])
-    def test_more_members_than_a_thousand_are_refused(self, coding: str, empty: bytes) -> None:
-        """A14."""
-        with pytest.raises(DecodeError, match="more than 1,000"):
-            decode(coding, empty * (content.MAX_MEMBERS + 1))
+    def test_a_thousand_empty_ones_between_others_are_not(self, coding: str, empty: bytes) -> None:
+        full = {"gzip": gzip.compress, "zstd": zstd}[coding](b"a")
+        assert decode(coding, (full + empty) * content.MAX_EMPTY_MEMBERS + full) == b"a" * 1_001
+
+    def test_a_file_of_bgzip_is_decoded(self) -> None:
+        """Blocks with an extra field each, and an empty one as the end."""
+        blocks = [bgzip(bytes([at % 256]) * 2_000) for at in range(1_500)]
+        assert len(decode("gzip", b"".join(blocks) + bgzip(b""), step=64 << 10, max_bytes=256 << 10)) == 3_000_000
+
+    def test_many_small_members_cost_time_that_grows_with_their_number_only(self) -> None:
+        """A14: reads of 64 KiB, as a response's body is decoded."""
+        wire = gzip.compress(b"a" * 300) * 20_000
+        began = time.process_time()
+        assert len(decode("gzip", wire, step=64 << 10, max_bytes=256 << 10)) == 6_000_000
+        assert time.process_time() - began < 5.0
 
     @pytest.mark.parametrize("coding", ["gzip", "deflate"])
     def test_what_stands_behind_the_end_is_not_kept(self, coding: str) -> None:
@@ -278,11 +308,31 @@ class TestZstd:
         """RFC 9659 3."""
         assert decode("zstd", zstd(b"x" * 100, window_log=log)) == b"x" * 100
 
-    @pytest.mark.parametrize("log", [24, 27])
-    def test_a_larger_window_is_refused(self, log: int) -> None:
+    @pytest.mark.parametrize(("log", "size"), [(24, "16,777,216"), (27, "134,217,728")])
+    @pytest.mark.parametrize("step", [1, 99])
+    def test_a_larger_window_is_refused_and_named(self, log: int, size: str, step: int) -> None:
         """A15."""
-        with pytest.raises(DecodeError, match="zstd"):
-            decode("zstd", zstd(b"x" * 100, window_log=log))
+        with pytest.raises(DecodeError, match=f"a window of {size} bytes, and HTTP allows 8,388,608 .RFC 9659 3."):
+            decode("zstd", zstd(b"x" * 100, window_log=log), step=step)
+
+    @pytest.mark.parametrize(
+        ("head", "size"),
+        [
+            (b"\x00\x6f", (8 << 20) // 8 * 15),  # a mantissa of 7
+            (b"\xa0" + (9 << 20).to_bytes(4, "little"), 9 << 20),  # its size is its window
+            (b"\xa3\1\2\3\4" + (9 << 20).to_bytes(4, "little"), 9 << 20),  # behind the id of a dictionary
+            (b"\xe0" + (1 << 62).to_bytes(8, "little"), 1 << 62),
+        ],
+    )
+    def test_a_window_is_read_from_every_kind_of_frame_head(self, head: bytes, size: int) -> None:
+        """A15; RFC 8878 3.1.1.1."""
+        with pytest.raises(DecodeError, match=f"a window of {size:,} bytes"):
+            decode("zstd", b"\x28\xb5\x2f\xfd" + head)
+
+    @pytest.mark.parametrize("size", [1, 255, 256, 257, 65_791, 65_792, 1 << 20])
+    def test_a_frame_that_is_its_own_window_is_taken(self, size: int) -> None:
+        one_shot = zstandard.ZstdCompressor(level=3).compress(bytes(size))
+        assert len(decode("zstd", one_shot)) == size
 
     @unhurried
     @given(

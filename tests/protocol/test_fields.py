@@ -17,7 +17,7 @@ from hyperpool.errors import LocalProtocolError, RemoteProtocolError
 from hyperpool.protocol import fields
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.fields import head_fields_for_h2, prepare_head
-from hyperpool.values import Origin, Url
+from hyperpool.values import Origin, Request, Timeout, Url
 
 SECRET = "hunter2"
 TCHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
@@ -76,9 +76,39 @@ class TestTargets:
         assert repr(bad) in str(error)
         assert f"position {around.index('{')}" in str(error)
 
-    @pytest.mark.parametrize("target", ["", "x", "?a", "https://b.test/", "*"])
+    @pytest.mark.parametrize("target", ["", "x", "?a", "b.test:80", "*"])
     def test_a_target_that_is_no_path_is_refused(self, target: str) -> None:
         assert "must begin with '/'" in str(refusal(to=url(target)))
+
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "http://b.test/x?y",
+            "http://b.test",
+            "http://B.test:81?y",
+            "ftp://b.test/",
+            "HTTP://[::1]:8/",
+            "a+b.c-d://e/",
+        ],
+    )
+    def test_a_proxy_is_asked_with_an_absolute_target(self, target: str) -> None:
+        """RFC 9112 3.2.2."""
+        head = prepare(to=url(target))
+        assert head.target == target.encode()
+        assert head.scheme + b"://" + head.authority.lower() == target.partition("?")[0].lower().rstrip("/x").encode()
+
+    @pytest.mark.parametrize(
+        "target",
+        ["http:///x", "http://u:p@b.test/", "http://b.test:123456/", "http://b/c@d#e", "://b/", "1a://b/", "http://é/"],
+    )
+    def test_an_absolute_target_without_a_plain_authority_is_refused(self, target: str) -> None:
+        """P6; RFC 9110 4.2.4: userinfo is not sent."""
+        assert "target" in str(refusal(to=url(target)))
+
+    def test_host_says_the_same_as_an_absolute_target(self) -> None:
+        """RFC 9112 3.2.2."""
+        assert prepare(("Host", "B.test:80"), to=url("http://b.test:80/")).authority == b"B.test:80"
+        assert "differs" in str(refusal(("Host", "a.test"), to=url("http://b.test/")))
 
     def test_the_whole_server_can_be_asked_for_its_options(self) -> None:
         """RFC 9112 3.2.4."""
@@ -316,6 +346,21 @@ class TestRefusals:
 
 
 class TestHttp2Form:
+    @pytest.mark.parametrize(
+        ("target", "path"),
+        [("/y?z", b"/y?z"), ("", b"/"), ("?z", b"/?z"), ("/", b"/")],
+        ids=["path", "none", "query", "/"],
+    )
+    def test_an_absolute_target_is_taken_apart(self, target: str, path: bytes) -> None:
+        """RFC 9113 8.3.1."""
+        pseudo = dict(head_fields_for_h2(prepare(to=url(f"http://b.test:81{target}"))))
+        assert (pseudo[b":scheme"], pseudo[b":authority"], pseudo[b":path"]) == (b"http", b"b.test:81", path)
+
+    def test_options_of_an_absolute_target_without_a_path_are_those_of_the_server(self) -> None:
+        """RFC 9112 3.2.4."""
+        head = prepare(method="OPTIONS", to=url("http://b.test"))
+        assert dict(head_fields_for_h2(head))[b":path"] == b"*"
+
     def test_pseudo_headers_stand_first_and_names_are_lower_case(self) -> None:
         """RFC 9113 8.3.1, 8.2.1."""
         head = prepare(("X-Y", "Z"), ("Accept", "*/*"), to=url("/p?q"))
@@ -480,3 +525,85 @@ class TestResponseFields:
 def test_some_responses_never_have_content(method: str, status: int, forbidden: bool) -> None:
     """RFC 9110 6.4.1."""
     assert fields.body_forbidden(method, status) is forbidden
+
+
+class TestPromisedRequests:
+    """RFC 9113 8.4: what a server may ask in our name."""
+
+    ORIGIN = Origin("https", "a.test", 443)
+    GET = ((b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/p?q=1"))
+
+    def promised(self, *more: tuple[bytes, bytes], **pseudo: bytes | None) -> Request | None:
+        changed: dict[bytes, bytes | None] = {
+            **dict(self.GET),
+            **{b":" + name.encode(): value for name, value in pseudo.items()},
+        }
+        block = [(name, value) for name, value in changed.items() if value is not None]
+        return fields.promised_request([*block, *more], self.ORIGIN, Timeout(7))
+
+    @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+    def test_a_safe_request_to_our_origin_is_one(self, method: bytes) -> None:
+        request = self.promised((b"accept", b"text/css"), (b"x", b"\xfc"), method=method)
+        assert request is not None
+        assert (request.method, request.url) == (method.decode(), "https://a.test/p?q=1")
+        assert request.headers == (("accept", "text/css"), ("x", "\u00fc")) and request.timeout == Timeout(7)
+
+    @pytest.mark.parametrize("authority", [b"a.test:443", b"A.TEST", b"a.test:"])
+    def test_one_origin_may_be_spelt_in_many_ways(self, authority: bytes) -> None:
+        assert self.promised(authority=authority) is not None
+
+    @pytest.mark.parametrize(
+        "pseudo",
+        [
+            {"method": b"POST"},
+            {"method": b"get"},
+            {"method": b"OPTIONS"},
+            {"method": None},
+            {"scheme": b"http"},
+            {"scheme": b"gopher"},
+            {"scheme": b""},
+            {"scheme": None},
+            {"authority": b"b.test"},
+            {"authority": b"a.test.b.test"},
+            {"authority": b"a.test:8443"},
+            {"authority": b"a.test:99999"},
+            {"authority": b"me@a.test"},
+            {"authority": b"a.test/"},
+            {"authority": b"a.test#"},
+            {"authority": b"a.test\\"},
+            {"authority": b"\xe4.test"},
+            {"authority": b""},
+            {"authority": None},
+            {"path": b""},
+            {"path": b"*"},
+            {"path": b"p"},
+            {"path": b".b.test/"},
+            {"path": b"/p#q"},
+            {"path": b"/p q"},
+            {"path": b"/\xfc"},
+            {"path": None},
+            {"authority": b"a.te", "path": b"st/p"},
+        ],
+    )
+    def test_everything_else_is_none(self, pseudo: dict[str, bytes | None]) -> None:
+        assert self.promised(**pseudo) is None
+
+    def test_a_request_with_a_body_is_none(self) -> None:
+        assert self.promised((b"content-length", b"5")) is None
+        assert self.promised((b"content-length", b"0")) is not None
+
+
+@pytest.mark.parametrize(
+    ("block", "length"),
+    [
+        ([], None),
+        ([(b"content-length", b"0")], 0),
+        ([(b"x", b"1"), (b"content-length", b"1500")], 1500),
+        ([(b"content-length", b"-1")], None),
+        ([(b"content-length", b"many")], None),
+        ([(b"content-length", b"9" * 19)], None),
+    ],
+)
+def test_the_declared_length_is_read_where_it_is_one(block: list[tuple[bytes, bytes]], length: int | None) -> None:
+    """RFC 9110 8.6."""
+    assert fields.declared_bytes(block) == length

@@ -450,15 +450,15 @@ class TestEnds:
         ("wire", "words"),
         [
             (b"", "before its response head"),
-            (b"HT", "before its response head"),
-            (OK + b"Content-Length: 3\r\n", "before its response head"),
+            (b"HT", "after 2 bytes of a response head"),
+            (OK + b"Content-Length: 3\r\n", "after 36 bytes of a response head"),
             (b"HTTP/1.1 100 Continue\r\n\r\n", "before its response head"),
-            (LENGTH_3[:-3], "after 0 bytes of the body"),
-            (LENGTH_3[:-1], "after 2 bytes of the body"),
-            (CHUNKED, "after 0 bytes of the body"),
-            (CHUNKED + b"3\r\nab", "after 2 bytes of the body"),
-            (CHUNKED + b"3\r\nabc\r\n", "after 3 bytes of the body"),
-            (CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\n", "after 3 bytes of the body"),
+            (LENGTH_3[:-3], "after 0 of the 3 bytes of the body"),
+            (LENGTH_3[:-1], "after 2 of the 3 bytes of the body"),
+            (CHUNKED, "after 0 bytes of a chunked body"),
+            (CHUNKED + b"3\r\nab", "after 2 bytes of a chunked body"),
+            (CHUNKED + b"3\r\nabc\r\n", "after 3 bytes of a chunked body"),
+            (CHUNKED + b"3\r\nabc\r\n0\r\nX: y\r\n", "after 3 bytes of a chunked body"),
         ],
     )
     def test_an_end_before_the_end_is_a_loss(self, wire: bytes, words: str) -> None:
@@ -478,7 +478,7 @@ class TestEnds:
         codec.open(head(), end=True)
         codec.receive(LENGTH_3[:-1])
         codec.receive_eof()
-        assert "after 2 bytes" in str(codec.failure)
+        assert "after 2 of the 3 bytes" in str(codec.failure)
 
     def test_the_end_of_an_idle_connection_is_no_failure(self) -> None:
         codec = asked()
@@ -551,3 +551,50 @@ class TestFailures:
         whole, cut, wire = asked(), asked(), OK + b"".join(parts)
         assert joined(feed(whole, wire)) == joined(feed(cut, wire, step))
         assert type(whole.failure) is type(cut.failure)
+
+
+class TestSwitching:
+    """RFC 9110 7.8 and 15.2.2: what comes behind a 101 is not HTTP/1.1 any more."""
+
+    OFFER = ((b"Connection", b"Upgrade"), (b"Upgrade", b"h2c"))
+    SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+    @pytest.mark.parametrize("behind", [b"", b"\0\0\0\x04\0\0\0\0\0", b"HTTP/1.1 200 OK\r\n\r\n"])
+    def test_what_came_behind_it_comes_with_it(self, behind: bytes) -> None:
+        codec = asked(b"GET", *self.OFFER)
+        assert codec.receive(self.SWITCH + behind) == [events.Switched(1, b"h2c", behind)]
+        assert codec.failure is None and not codec.reusable
+
+    def test_it_may_come_in_pieces(self) -> None:
+        codec = asked(b"GET", *self.OFFER)
+        assert feed(codec, self.SWITCH, 1) == [events.Switched(1, b"h2c", b"")]
+
+    def test_interim_heads_may_come_before_it(self) -> None:
+        codec = asked(b"GET", *self.OFFER)
+        heard = codec.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n" + self.SWITCH + b"x")
+        assert heard[1:] == [events.Switched(1, b"h2c", b"x")] and isinstance(heard[0], Interim)
+
+    def test_another_protocol_is_named(self) -> None:
+        codec = asked(b"GET", *self.OFFER)
+        (switched,) = codec.receive(self.SWITCH.replace(b"h2c", b"websocket"))
+        assert switched == events.Switched(1, b"websocket", b"")
+
+    def test_one_that_names_no_protocol_is_told_as_that(self) -> None:
+        codec = asked(b"GET", *self.OFFER)
+        assert codec.receive(b"HTTP/1.1 101 X\r\n\r\n") == [events.Switched(1, b"", b"")]
+
+    def test_one_that_nobody_asked_for_is_refused(self) -> None:
+        codec = asked()
+        assert codec.receive(self.SWITCH) == []
+        assert isinstance(codec.failure, RemoteProtocolError)
+
+    def test_an_answer_instead_of_it_is_an_answer(self) -> None:
+        codec = asked(b"GET", *self.OFFER)
+        assert body(codec.receive(LENGTH_3)) == b"abc" and codec.reusable
+
+    def test_one_to_a_later_request_that_did_not_ask_is_refused(self) -> None:
+        codec = asked(b"GET", *self.OFFER)
+        codec.receive(LENGTH_3)
+        codec.open(head(), end=True)
+        assert codec.receive(self.SWITCH) == []
+        assert isinstance(codec.failure, RemoteProtocolError)

@@ -1,0 +1,113 @@
+"""How things end before their time: an exchange that is given up, a loop that is closed, a loop that has crashed (L5).
+
+Whatever ends is settled here, exactly once, and nothing is left of it on the wire, in a queue or in an open socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hyperpool.engine.connection import Life
+from hyperpool.engine.connections import Connections
+from hyperpool.engine.dials import Dials
+from hyperpool.engine.greetings import Greetings
+from hyperpool.engine.settlement import Settlement
+from hyperpool.engine.waiting import WaitingQueue
+from hyperpool.errors import HyperpoolError, PoolClosed
+from hyperpool.handoff import messages
+from hyperpool.handoff.exchange import Exchange, State
+
+
+class Endings:
+    """The early ends of one origin's exchanges and connections.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        waiting: WaitingQueue,
+        connections: Connections,
+        dials: Dials,
+        greetings: Greetings,
+        settlement: Settlement,
+    ) -> None:
+        self._waiting = waiting
+        self._connections = connections
+        self._dials = dials
+        self._greetings = greetings
+        self._settlement = settlement
+
+    def give_up(self, exchange: Exchange, error: BaseException) -> None:
+        """End an exchange that no connection carries."""
+        exchange.fail(error)
+        self._settlement.add(exchange)
+
+    def end_early(self, exchange: Exchange, error: BaseException) -> None:
+        """End an exchange wherever it is: in the queue, or on the wire, where its stream is reset.
+
+        A PING goes with the reset, so a connection on which streams time out is found dead, if it is, by that.
+        """
+        if exchange.state is State.QUEUED:
+            self._waiting.discard(exchange)
+        connection = self._connections.carrier(exchange)
+        self.give_up(exchange, error)
+        if connection is not None and connection.life is not Life.CLOSED:
+            connection.cancel(exchange)
+
+    def fail_waiting(self, error: BaseException) -> None:
+        """There will be no connection: tell everybody who waits for one."""
+        self._greetings.fail(error)
+        for exchange in self._waiting:
+            own = error.own_copy(**exchange.where()) if isinstance(error, HyperpoolError) else error
+            self._waiting.discard(exchange)
+            self.give_up(exchange, own)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether somebody's Future is still to be resolved."""
+        if self._waiting or self._greetings:
+            return True
+        return any(one.future is not None for connection in self._connections for one in connection.exchanges)
+
+    def close(self) -> None:
+        """The grace is over: fail what is left, close everything."""
+        self._dials.cancel()
+        self.fail_waiting(PoolClosed("the pool was closed before this request was answered"))
+        for connection in self._connections:
+            for exchange in connection.exchanges:
+                self.end_early(exchange, PoolClosed("the pool was closed", **exchange.where()))
+            connection.flush()
+            connection.close()
+            self._connections.watch(connection)
+        self._settlement.carry_out()
+
+    def crash(self, error: HyperpoolError, untouched: Iterable[Any]) -> None:
+        """Last resort: close everything raw and settle everybody with the cause (L5, L12).
+
+        ``untouched``: messages that were not acted on, or not to the end.
+        """
+        self._dials.cancel()
+        for message in untouched:
+            self._save_from(message)
+        self._greetings.fail(error)
+        exchanges = [*self._waiting, *self._settlement.take()]
+        for connection in self._connections:
+            exchanges += connection.exchanges
+            connection.transport.abort()
+        for exchange in dict.fromkeys(exchanges):
+            if exchange.state is not State.DONE:
+                exchange.fail(error.own_copy(**exchange.where()))
+            self._settlement.add(exchange)
+        self._settlement.carry_out()
+
+    def _save_from(self, message: Any) -> None:
+        """What a message holds must not be lost with the inbox: exchanges are settled, sockets closed."""
+        if isinstance(message, messages.Submit):
+            self._waiting.add(message.exchange)
+        elif isinstance(message, messages.Connect):
+            self._greetings.add(message)
+        elif isinstance(message, messages.Dialed):
+            message.dialed.close()

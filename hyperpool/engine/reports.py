@@ -1,0 +1,80 @@
+"""What connections report to their loop (`Host`), and what comes of it: nothing that would touch a socket."""
+
+from __future__ import annotations
+
+from hyperpool.engine.connection import Connection
+from hyperpool.engine.connections import Connections
+from hyperpool.engine.dials import Dials
+from hyperpool.engine.http2 import Http2Connection
+from hyperpool.engine.settlement import Settlement
+from hyperpool.engine.timers import Timers
+from hyperpool.engine.waiting import WaitingQueue
+from hyperpool.handoff.exchange import Exchange
+
+
+class Reports:
+    """The loop of one origin, as its connections see it.
+
+    Owned by the loop thread. ``now`` is the instant in which the turn began.
+    """
+
+    def __init__(
+        self,
+        now: float,
+        *,
+        waiting: WaitingQueue,
+        deadlines: Timers[Exchange],
+        connections: Connections,
+        dials: Dials,
+        settlement: Settlement,
+    ) -> None:
+        self.now = now
+        self.upgrade_refused = False
+        self.closes_unannounced = False
+        self.resent = 0
+        self._waiting = waiting
+        self._deadlines = deadlines
+        self._connections = connections
+        self._dials = dials
+        self._settlement = settlement
+
+    def finished(self, exchange: Exchange) -> None:
+        """Settle this exchange at the end of the turn: it is done, or its streamed response has begun."""
+        self._settlement.add(exchange)
+
+    def uploaded(self, exchange: Exchange) -> None:
+        """The body is out: now its response is waited for, perhaps with less patience."""
+        exchange.deadlines.enter("read", self.now)
+        self._deadlines.arm(exchange, exchange.deadlines.next_at)
+
+    def requeue(self, exchange: Exchange, reason: str) -> None:
+        """The exchange goes out again, before all who came after it (L9)."""
+        exchange.requeue(reason, self.now)
+        exchange.connection = None
+        self.resent += 1
+        self._waiting.put_back(exchange)
+        self._deadlines.arm(exchange, exchange.deadlines.next_at)
+
+    def adopt(self, exchange: Exchange, connection: Connection) -> None:
+        """The server has opened this exchange itself: from now on it has a deadline like any other."""
+        exchange.connection = connection
+        self._deadlines.arm(exchange, exchange.deadlines.next_at)
+
+    def replace(self, connection: Connection, successor: Connection) -> None:
+        """A connection goes on in another version, with the same socket and the same exchange."""
+        self._connections.replace(connection, successor)
+        self._dials.version = successor.version
+        for exchange in successor.exchanges:
+            exchange.connection = successor
+
+    def speak_http1(self) -> None:
+        """The server asks for HTTP/1.1 (RFC 9113 7, HTTP_1_1_REQUIRED): nothing new on its HTTP/2 connections."""
+        self._dials.speak_http1()
+        for connection in self._connections:
+            if connection.version == Http2Connection.version:
+                connection.drain()
+                self._connections.touch(connection)
+
+    def calm_down(self) -> None:
+        """The server finds us too eager (RFC 9113 7): the next connection is not opened at once."""
+        self._dials.postpone(self.now)
