@@ -1,9 +1,13 @@
 """hyperpool: one thread-safe, shareable HTTP client for a whole process.
 
-The door of the house: names only. Importing it starts no thread, opens no socket and reads no file.
+The door of the house: names only. Importing it starts no thread, opens no socket and reads no file. hyper's names and
+the faces for other libraries are loaded when they are asked for.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from hyperpool._version import __version__
 from hyperpool.client import Client
@@ -52,6 +56,34 @@ from hyperpool.handoff.response import Response
 from hyperpool.pool import ConnectionPool, PoolStats
 from hyperpool.values import Limits, Origin, Request, Timeout
 
+if TYPE_CHECKING:
+    from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection
+    from hyperpool.connection_messages import HTTP11Response, HTTP20Push, HTTP20Response, HTTPVersion
+    from hyperpool.headers import HTTPHeaderMap
+
+# Where hyper's names live, and the rooms that `import hyperpool` alone gives access to, as `import hyper` did.
+_ON_USE = {
+    "HTTP11Connection": "connection",
+    "HTTP20Connection": "connection",
+    "HTTPConnection": "connection",
+    "HTTP11Response": "connection_messages",
+    "HTTP20Push": "connection_messages",
+    "HTTP20Response": "connection_messages",
+    "HTTPHeaderMap": "headers",
+    "HTTPVersion": "connection_messages",
+}
+_ROOMS_ON_USE = frozenset({"common", "contrib", "http11", "http20", "http_client", "tls", "window"})
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS_ON_USE:
+        return importlib.import_module(f"hyperpool.{name}")
+    if name not in _ON_USE:
+        raise AttributeError(f"module 'hyperpool' has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(f"hyperpool.{_ON_USE[name]}"), name)
+    return found
+
+
 __all__ = [
     "CertificateError",
     "Client",
@@ -60,7 +92,15 @@ __all__ = [
     "ConnectionLost",
     "ConnectionPool",
     "DecodeError",
+    "HTTP11Connection",
+    "HTTP11Response",
+    "HTTP20Connection",
+    "HTTP20Push",
+    "HTTP20Response",
+    "HTTPConnection",
+    "HTTPHeaderMap",
     "HTTPStatusError",
+    "HTTPVersion",
     "HyperpoolError",
     "InvalidURL",
     "Limits",

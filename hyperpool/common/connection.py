@@ -1,0 +1,5 @@
+"""`HTTPConnection`, where hyper has it."""
+
+from hyperpool.connection import HTTPConnection
+
+__all__ = ["HTTPConnection"]

@@ -1,0 +1,5 @@
+"""`HTTPHeaderMap`, where hyper has it."""
+
+from hyperpool.headers import HTTPHeaderMap
+
+__all__ = ["HTTPHeaderMap"]

@@ -1,0 +1,254 @@
+"""What hyper's connections hand out: responses, and the pushes of a server.
+
+A response here is a view of the engine's own: it has bytes where that has str, and it can be read decoded or as it
+came, by number of bytes or piece by piece, in any mixture.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from hyperpool.connection_errors import as_hyper_raises
+from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.pieces import slices
+from hyperpool.handoff.response import DECODE_INPUT_BYTES, DECODE_PIECE_BYTES
+from hyperpool.headers import HTTPHeaderMap
+from hyperpool.protocol.content import make_decoder
+from hyperpool.protocol.events import Chunked
+from hyperpool.values import parse_url
+
+if TYPE_CHECKING:
+    from hyperpool.handoff.pushes import Push
+    from hyperpool.handoff.response import Response
+
+M = TypeVar("M", bound="_Message")
+
+
+class HTTPVersion(enum.Enum):
+    """The versions of HTTP, as hyper calls them."""
+
+    http11 = "HTTP/1.1"
+    http20 = "HTTP/2"
+
+
+class _Pieces:
+    """A body, to be taken by piece or by number of bytes.
+
+    Owned by its response, which has one reader at a time. An error stays: a body that was cut never looks complete.
+    """
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest: bytes | memoryview = b""
+        self._error: HyperpoolError | None = None
+
+    def piece(self) -> bytes:
+        """The next piece as it comes, what is left of one first; b"" at the end. Blocks."""
+        piece, self._rest = self._rest, b""
+        return bytes(piece) if isinstance(piece, memoryview) else piece or self._next()
+
+    def read(self, amt: int | None) -> bytes:
+        """So many bytes, fewer only at the end; all for None or a negative number. Blocks."""
+        parts: list[bytes | memoryview] = []
+        wanted = -1 if amt is None else amt
+        while wanted and (piece := memoryview(self._rest or self._next())):
+            parts.append(piece if wanted < 0 else piece[:wanted])
+            self._rest = piece[len(parts[-1]) :] or b""
+            wanted -= len(parts[-1]) if wanted > 0 else 0
+        return b"".join(parts)
+
+    def put_back(self, data: bytes) -> None:
+        """Read this next."""
+        self._rest = data
+
+    def _next(self) -> bytes:
+        if self._error is not None:
+            raise self._error.own_copy()
+        try:
+            with as_hyper_raises():
+                return next(self._pieces, b"")
+        except HyperpoolError as error:
+            self._error = error.own_copy()
+            raise
+
+
+def _whole_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Pieces cut at the ends of chunks; those that know of no chunks as they are."""
+    begun: list[bytes] = []
+    for piece in pieces:
+        at = 0
+        for end in piece.ends if isinstance(piece, Chunked) else (len(piece),):
+            yield b"".join([*begun, piece[at:end]])
+            begun.clear()
+            at = end
+        if rest := piece[at:]:
+            begun.append(rest)
+    if begun:
+        yield b"".join(begun)
+
+
+def _map_of(pairs: Iterable[tuple[str, str]]) -> HTTPHeaderMap:
+    return HTTPHeaderMap((name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs)
+
+
+class _Message:
+    """What responses of both versions have.
+
+    Safe to hand from thread to thread; its body has one reader at a time.
+
+    ``status``, ``headers`` (`HTTPHeaderMap`), ``version`` (`HTTPVersion`), ``stream_id``: the id that `request` gave
+    for it, None for a response that came over HTTP/1.1.
+    """
+
+    version: HTTPVersion
+
+    def __init__(self, response: Response, *, stream_id: int | None = None) -> None:
+        self.status = response.status_code
+        self.headers = HTTPHeaderMap(response._parts.head.fields)
+        self.stream_id = stream_id
+        self._response = response
+        self._raw = _Pieces(response.iter_raw())
+        self._decoded: _Pieces | None = None
+
+    # -- the body --------------------------------------------------------------------------------------------------
+
+    def read(self, amt: int | None = None, decode_content: bool = True) -> bytes:
+        """The next ``amt`` bytes of the body, fewer only at its end; all that is left for None. Blocks.
+
+        Content-Encoding is undone, unless ``decode_content`` is false. Raises the error that cut the body off;
+        DecodeError where it is not what Content-Encoding says.
+        """
+        return self._body(decode_content).read(amt)
+
+    def read_chunked(self, decode_content: bool = True) -> Iterator[bytes]:
+        """The body piece by piece, none of them empty: a frame of HTTP/2, a chunk of HTTP/1.1. Blocks for each.
+
+        Where the body is decoded, a piece is what a frame or chunk decodes to. A body without chunks comes in pieces
+        of any size.
+        """
+        if decode_content and self._is_encoded:
+            yield from iter(self._body(True).piece, b"")
+            return
+        yield from _whole_chunks(iter(self._raw.piece, b""))
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self.read_chunked()
+
+    def _body(self, decode: bool) -> _Pieces:
+        if not (decode and self._is_encoded):
+            return self._raw
+        if self._decoded is None:
+            self._decoded = _Pieces(self._decode())
+        return self._decoded
+
+    @property
+    def _is_encoded(self) -> bool:
+        return b"content-encoding" in self.headers
+
+    def _decode(self) -> Iterator[bytes]:
+        decoder = make_decoder(b", ".join(self.headers[b"content-encoding"]).decode("latin-1"))
+        encoded = iter(self._raw.piece, b"")
+        if decoder is None:
+            yield from encoded
+            return
+        for raw in slices(encoded, DECODE_INPUT_BYTES):
+            piece = decoder.decode(raw, DECODE_PIECE_BYTES)
+            while piece or not decoder.needs_input:
+                # An empty piece would be the end to whoever reads.
+                if piece:
+                    yield piece
+                piece = b"" if decoder.needs_input else decoder.decode(b"", DECODE_PIECE_BYTES)
+        if last := decoder.flush():
+            yield last
+
+    @property
+    def trailers(self) -> HTTPHeaderMap:
+        """The trailer fields. What is left of the body is read into memory first, and stays readable. Blocks."""
+        self._raw.put_back(self._raw.read(None))
+        return _map_of(self._response.trailers.iteritems())
+
+    # -- its end ---------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Raises NotImplementedError: the socket is shared with other responses, and none of its bytes are plain."""
+        raise NotImplementedError("a response has no socket of its own: read() it, or iterate over it")
+
+    def close(self, socket_close: bool = False) -> None:
+        """Let the body go: what is still to come is reset. Never blocks. ``socket_close`` is taken for hyper's sake."""
+        self._response.close()
+
+    def __enter__(self: M) -> M:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} [{self.status}] {self._response.request.method} {self._response._name()}>"
+
+
+class HTTP20Response(_Message):
+    """A response that came over HTTP/2. ``reason`` is "": HTTP/2 has none (RFC 9113 8.3.2).
+
+    Safe to hand from thread to thread; its body has one reader at a time.
+    """
+
+    version = HTTPVersion.http20
+    reason = ""
+
+
+class HTTP11Response(_Message):
+    """A response that came over HTTP/1.1. ``reason``: its reason phrase, as bytes.
+
+    Safe to hand from thread to thread; its body has one reader at a time.
+    """
+
+    version = HTTPVersion.http11
+
+    def __init__(self, response: Response, *, stream_id: int | None = None) -> None:
+        super().__init__(response, stream_id=stream_id)
+        self.reason = response._parts.head.reason
+
+
+def make_response(response: Response, stream_id: int | None) -> HTTP20Response | HTTP11Response:
+    """The response in the class of the version over which it came."""
+    if response.http_version == HTTPVersion.http20.value:
+        return HTTP20Response(response, stream_id=stream_id)
+    return HTTP11Response(response)
+
+
+class HTTP20Push:
+    """A response that the server sends without being asked, and the request that it would answer (RFC 9113 8.4).
+
+    Safe to hand from thread to thread. The request: ``method``, ``scheme``, ``authority`` and ``path``, all bytes, and
+    ``request_headers``. ``stream_id``: the stream on which it comes. The origin has been checked: it is the
+    connection's own.
+    """
+
+    def __init__(self, push: Push) -> None:
+        url = parse_url(push.request.url)
+        self.method = push.request.method.encode("latin-1")
+        self.scheme = url.origin.scheme.encode("latin-1")
+        self.authority = url.origin.authority.encode("latin-1")
+        self.path = url.target.encode("latin-1")
+        self.request_headers = _map_of(push.request.headers)
+        self.stream_id = push.stream_id
+        self._future = push.future
+        self._response: HTTP20Response | None = None
+
+    def get_response(self) -> HTTP20Response:
+        """The response that was pushed. Blocks until its head is here. Raises the error that ended it before."""
+        if self._response is None:
+            with as_hyper_raises():
+                self._response = HTTP20Response(self._future.result(), stream_id=self.stream_id)
+        return self._response
+
+    def cancel(self) -> None:
+        """Tell the server that nobody wants it: RST_STREAM with CANCEL. Never blocks."""
+        if not self._future.cancel() and self._future.exception() is None:
+            self._future.result().close()
+
+    def __repr__(self) -> str:
+        return f"<HTTP20Push {self.method.decode()} {self.path.decode()}>"

@@ -1,0 +1,5 @@
+"""`HTTP20Connection`, where hyper has it."""
+
+from hyperpool.connection import HTTP20Connection
+
+__all__ = ["HTTP20Connection"]
