@@ -51,6 +51,7 @@ TEST = [
     "cryptography>=45",
     "hypothesis>=6.100",
     "hypercorn>=0.17",
+    "httpie>=3.2.4",
     "httpx[http2]>=0.28,<1",
 ]
 
@@ -78,7 +79,11 @@ setup(
         "docs": ["sphinx>=8.1", "myst-parser>=4,<6"],
         "bench": ["httpx[http2]>=0.28,<1", "httpcore[http2]>=1.0.5,<2", *REQUESTS, "cryptography>=45"],
     },
-    entry_points={"pytest11": ["hyperpool = hyperpool.testing.pytest_plugin"]},
+    entry_points={
+        "console_scripts": ["hyperpool = hyperpool.cli:main"],
+        "httpie.plugins.transport.v1": ["hyperpool = hyperpool.contrib.httpie:HyperpoolTransport"],
+        "pytest11": ["hyperpool = hyperpool.testing.pytest_plugin"],
+    },
     zip_safe=False,
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -1,0 +1,115 @@
+"""``-o FILE``: FILE is never half a body."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+from cli_support import Kit, seen_of
+
+from hyperpool.testing import Reply, pattern
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    return folder / "saved"
+
+
+def test_the_body_is_in_the_file_and_nothing_is_shown(kit: Kit, target: Path) -> None:
+    done = kit.run("-o", str(target), kit.server().url("/bytes/300000"))
+    assert (done.status, done.out, done.err) == (0, b"", "")
+    assert target.read_bytes() == pattern(300_000)
+    assert os.listdir(target.parent) == ["saved"]
+
+
+def test_an_older_file_is_replaced_at_the_end(kit: Kit, target: Path) -> None:
+    target.write_bytes(b"older and longer" * 1000)
+    kit.run("-o", str(target), kit.server().url("/bytes/10"))
+    assert target.read_bytes() == pattern(10)
+
+
+def test_a_link_stays_a_link(kit: Kit, target: Path) -> None:
+    (target.parent / "link").symlink_to(target)
+    target.write_bytes(b"older")
+    kit.run("-o", str(target.parent / "link"), kit.server().url("/bytes/10"))
+    assert ((target.parent / "link").is_symlink(), target.read_bytes()) == (True, pattern(10))
+
+
+def test_a_body_that_is_cut_stays_in_the_part_and_the_file_as_it_was(kit: Kit, target: Path) -> None:
+    from hyperpool.testing import Disconnect
+
+    target.write_bytes(b"older")
+    server = kit.server(lambda request: Reply(200, (), pattern(100_000), fault=Disconnect(), fault_after_bytes=50_000))
+    done = kit.run("-o", str(target), server.url("/"))
+    assert (done.status, done.err.endswith(f"; what came is in {target}.part\n")) == (12, True)
+    part = target.with_name("saved.part").read_bytes()
+    assert (target.read_bytes(), part) == (b"older", pattern(len(part)))
+
+
+def test_a_body_of_which_nothing_came_leaves_nothing(kit: Kit, target: Path) -> None:
+    server = kit.server(lambda request: Reply(200, (("content-encoding", "gzip"),), b"plain"))
+    done = kit.run("-o", str(target), server.url("/"))
+    assert (done.status, "what came" in done.err, os.listdir(target.parent)) == (13, False, [])
+
+
+def test_the_next_try_begins_anew(kit: Kit, target: Path) -> None:
+    target.with_name("saved.part").write_bytes(b"x" * 1000)
+    kit.run("-o", str(target), kit.server().url("/bytes/10"))
+    assert (target.read_bytes(), os.listdir(target.parent)) == (pattern(10), ["saved"])
+
+
+def test_a_page_that_says_what_went_wrong_does_not_replace_the_file(kit: Kit, target: Path) -> None:
+    target.write_bytes(b"older")
+    done = kit.run("--check-status", "-o", str(target), kit.server().url("/status/404"))
+    assert (done.status, target.read_bytes()) == (4, b"older")
+
+
+@pytest.mark.parametrize("where", ["no/such/folder/x", ""], ids=["no folder", "a folder"])
+def test_what_cannot_be_written_is_named(kit: Kit, target: Path, where: str) -> None:
+    done = kit.run("-o", str(target.parent / where), kit.server().url("/bytes/10"))
+    assert (done.status, done.err.startswith(f"hyperpool: cannot write {target.parent}")) == (14, True)
+
+
+def test_a_device_is_written_directly(kit: Kit) -> None:
+    done = kit.run("-o", os.devnull, kit.server().url("/bytes/10"))
+    assert (done.status, done.err, os.path.exists(os.devnull + ".part")) == (0, "", False)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full on this system")
+def test_a_full_disk_is_an_error_of_the_file(kit: Kit) -> None:
+    done = kit.run("-o", "/dev/full", kit.server().url("/bytes/100000"))
+    assert (done.status, done.err) == (14, "hyperpool: cannot write /dev/full: no space left on device\n")
+
+
+@pytest.mark.slow
+def test_a_timeout_while_reading_is_no_fault_of_the_file(kit: Kit, target: Path) -> None:
+    from hyperpool.testing import Silence
+
+    server = kit.server(lambda request: Reply(200, (), pattern(1000), fault=Silence(), fault_after_bytes=500))
+    assert kit.run("--timeout", "0.3", "-o", str(target), server.url("/")).status == 10
+
+
+def test_no_coding_is_asked_for_so_that_the_length_is_the_files(kit: Kit, target: Path) -> None:
+    kit.run("-o", str(target), kit.server(seen_of).url("/"))
+    assert ["accept-encoding", "identity"] in json.loads(target.read_bytes())["headers"]
+
+
+def test_a_coding_that_came_nevertheless_is_undone(kit: Kit, target: Path) -> None:
+    server = kit.server(lambda request: Reply(200, (("content-encoding", "gzip"),), gzip.compress(b"text")))
+    kit.run("-o", str(target), server.url("/"))
+    assert target.read_bytes() == b"text"
+
+
+def test_heads_can_be_shown_beside_it(kit: Kit, target: Path) -> None:
+    done = kit.run("-v", "-o", str(target), kit.server().url("/bytes/10"))
+    assert ("GET /bytes/10 HTTP/2" in done.text, "HTTP/2 200" in done.text) == (True, True)
+    assert target.read_bytes() == pattern(10)
+
+
+def test_a_minus_is_standard_output(kit: Kit) -> None:
+    assert kit.run("-o", "-", kit.server().url("/bytes/10")).out == pattern(10)

@@ -1,0 +1,112 @@
+"""The bench of the urllib3 and requests faces: servers for the three wires; sessions and managers for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperpool.testing import CertificateAuthority, Server
+
+# A bound for broken code only: nothing that works comes near it.
+WAIT_S = 20.0
+
+AUTHORITY = CertificateAuthority()
+SERVER_CERTIFICATE = AUTHORITY.issue("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Wire:
+    """How HTTP is carried, and what urllib3 calls that version."""
+
+    name: str
+    tls: bool
+    http2: bool
+
+    @property
+    def version(self) -> int:
+        return 20 if self.http2 else 11
+
+    def __str__(self) -> str:
+        return self.name
+
+
+H2_TLS = Wire("h2-tls", tls=True, http2=True)
+H1_TLS = Wire("h1-tls", tls=True, http2=False)
+H1_PLAIN = Wire("h1-plain", tls=False, http2=False)
+WIRES = (H2_TLS, H1_TLS, H1_PLAIN)
+
+
+class Bench:
+    """Servers, managers and sessions of one test, closed in the reverse order of their making."""
+
+    def __init__(self, ca_file: Path) -> None:
+        self.ca_file = str(ca_file)
+        self._stack = ExitStack()
+        self._gates: list[threading.Event] = []
+
+    def server(self, wire: Wire = H2_TLS, handler: Any = None, **options: Any) -> Any:
+        if wire.tls:
+            options = {"authority": AUTHORITY, "certificate": SERVER_CERTIFICATE, **options}
+        return self.enter(Server(handler, tls=wire.tls, **{"http2": wire.http2, **options}))
+
+    def manager(self, **options: Any) -> Any:
+        from hyperpool.contrib.urllib3 import PoolManager
+
+        return self.enter(PoolManager(**{"ca_certs": self.ca_file, **options}))
+
+    def session(self, **options: Any) -> Any:
+        """A session over the adapter, which trusts the servers and no environment."""
+        import requests
+
+        from hyperpool.contrib import HTTP20Adapter
+
+        session = self.enter(requests.Session())
+        session.trust_env, session.verify = False, self.ca_file
+        adapter = HTTP20Adapter(**options)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        return session
+
+    def enter(self, resource: Any) -> Any:
+        return self._stack.enter_context(resource)
+
+    def gate(self) -> threading.Event:
+        """An Event for handlers to wait for; opened at the latest before anything closes."""
+        self._gates.append(threading.Event())
+        return self._gates[-1]
+
+    def close(self) -> None:
+        for gate in self._gates:
+            gate.set()
+        self._stack.close()
+
+
+def opened(gate: threading.Event) -> None:
+    if not gate.wait(WAIT_S):
+        raise AssertionError("the gate was never opened")
+
+
+def raised(kind: type[BaseException], act: Callable[[], object]) -> Any:
+    """The exception that the call raises, which is of this kind."""
+    with pytest.raises(kind) as caught:
+        act()
+    return caught.value
+
+
+def from_threads(n: int, act: Callable[[int], Any]) -> list[Any]:
+    """What n threads got from the same act, all of them at once."""
+    together = threading.Barrier(n)
+
+    def run(number: int) -> Any:
+        together.wait(WAIT_S)
+        return act(number)
+
+    with ThreadPoolExecutor(n) as crew:
+        return list(crew.map(run, range(n)))
