@@ -53,8 +53,8 @@ nitpick_ignore_regex = [
     ("py:obj", r"(None|typing\..*)"),
     # Attributes that `__init__` makes: nothing but a reader can see that they are there.
     ("py:obj", r"received"),
-    # In the pages, what looks like ours: header fields, other packages, and what not-yet.md says is not there.
-    ("py:obj", r"Authorization|Cookie|OpenSSL\..*|HTTPConnection|hyperpool\.(http_client|contrib|aio)"),
+    # In the pages, what looks like ours: header fields, other packages, a logger, and what not-yet.md names.
+    ("py:obj", r"Authorization|Cookie|OpenSSL\..*|hyperpool\.(aio|frames)"),
 ]
 
 autodoc_member_order = "bysource"
@@ -132,10 +132,10 @@ def _read_docstring(app: Any, what: str, name: str, obj: Any, options: Any, line
     lines[:] = _entries_as_list(lines)
 
 
-# The pages speak of what is inside, too. What stands beside the floors may need an extra: its name is enough.
+# The pages speak of what is inside, too, and of hyper's names and the faces for other libraries.
 _MODULES = {module.name for module in pkgutil.walk_packages(hyperpool.__path__, "hyperpool.")}
 for _module in sorted(_MODULES):
-    if re.match(r"hyperpool\.(protocol|handoff|engine)\.", _module):
+    if re.match(r"hyperpool\.(protocol|handoff|engine|http20|http11|common|http_client|contrib)\b", _module):
         importlib.import_module(_module)
 
 

@@ -88,7 +88,9 @@ class ConnectionPool:
         self._closed = False
         self._loops: OrderedDict[Route, OriginLoop] = OrderedDict()
         self._threads: dict[threading.Thread, OriginLoop] = {}
-        self._tls_configs: dict[TlsSettings, TlsConfig] = {}
+        # Weak, since loops hold what they use: a program may make a context for each call, and each has a CA bundle.
+        self._tls_configs: weakref.WeakValueDictionary[TlsSettings, TlsConfig] = weakref.WeakValueDictionary()
+        self._own_tls_config: TlsConfig | None = None
         self._resolver: Resolver | None = None
         # A forgotten pool closes its loops; the finalizer must not hold the pool, so it holds the dictionary.
         self._finalizer = weakref.finalize(self, _close_loops, self._threads)
@@ -272,7 +274,10 @@ class ConnectionPool:
         from hyperpool.engine.trust import TlsConfig
 
         with self._lock:
-            return self._tls_configs.setdefault(settings, TlsConfig(settings))
+            config = self._tls_configs.setdefault(settings, TlsConfig(settings))
+            if settings == self._tls:
+                self._own_tls_config = config
+            return config
 
     def _shared_resolver(self) -> Resolver:
         from hyperpool.engine.resolve import Resolver

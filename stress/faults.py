@@ -247,17 +247,20 @@ def run_once(injector: Injector, at: int, served: servers.Served) -> str:
 
 def _recovers(client: hyperpool.Client, served: servers.Served) -> None:
     until_at = time.monotonic() + RECOVERY_S
-    while True:
-        try:
-            right = client.get(served.url("/bytes/1000")).content == pattern(1_000)
-        except hyperpool.HyperpoolError as error:
-            if time.monotonic() > until_at:
-                raise Wrong(f"still fails after {RECOVERY_S} s: {error!r}") from error
-            time.sleep(0.05)
-        else:
-            break
-    if not right:
+    while not _works(client, served, until_at):
+        time.sleep(0.05)
+
+
+def _works(client: hyperpool.Client, served: servers.Served, until_at: float) -> bool:
+    try:
+        content = client.get(served.url("/bytes/1000")).content
+    except hyperpool.HyperpoolError as error:
+        if time.monotonic() > until_at:
+            raise Wrong(f"still fails after {RECOVERY_S} s: {error!r}") from error
+        return False
+    if content != pattern(1_000):
         raise Wrong("the next response is wrong")
+    return True
 
 
 def _balances(client: hyperpool.Client) -> None:

@@ -25,33 +25,56 @@ PACKAGE = Path(hyperpool.__file__).parent
 # side by side, and none imports another. The faces of the top floor stand in order too; inside their packages there
 # is none.
 FLOORS: dict[str, list[tuple[str, ...]]] = {
-    "ground": [("_version", "errors"), ("values",)],
+    "ground": [("_version", "errors"), ("values",), ("proxies",)],
     "F0 protocol": [
         ("protocol.events",),
         ("protocol.fields",),
-        ("protocol.content", "protocol.ledger", "protocol.tls", "protocol.frame_guard", "protocol.hpack_memo"),
-        ("protocol.h2_codec", "protocol.h1_codec"),
+        (
+            "protocol.content",
+            "protocol.ledger",
+            "protocol.tls",
+            "protocol.frame_guard",
+            "protocol.frame_log",
+            "protocol.hpack_memo",
+        ),
+        ("protocol.h2_codec", "protocol.chunk_guard"),
+        ("protocol.h1_codec",),
     ],
     "F1 handoff": [
         ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages", "handoff.pieces"),
-        ("handoff.body",),
+        ("handoff.body", "handoff.futures"),
         ("handoff.source", "handoff.leash", "handoff.pushes"),
         ("handoff.response",),
         ("handoff.exchange",),
     ],
     "F2 engine": [
-        ("engine.wakeup", "engine.timers", "engine.resolve", "engine.transport", "engine.waiting", "engine.stats"),
-        ("engine.trust",),
+        (
+            "engine.wakeup",
+            "engine.timers",
+            "engine.resolve",
+            "engine.transport",
+            "engine.waiting",
+            "engine.stats",
+            "engine.answers",
+        ),
+        ("engine.trust", "engine.socks", "engine.race"),
+        ("engine.tunnel",),
         ("engine.dial", "engine.connection"),
         ("engine.dialler", "engine.http2", "engine.connections"),
         ("engine.http1",),
         ("engine.dials", "engine.settlement"),
+        ("engine.greetings", "engine.reports"),
+        ("engine.endings",),
         ("engine.loop",),
     ],
     "F3 pool": [("pool",)],
     "F4 client": [("client",), ("default",)],
 }
-FACES = ("testing", "headers", "window", "connection", "http_client", "aio", "contrib", "cli", "demo", "__main__")
+FACES = (
+    *("testing", "headers", "window", "connection_errors", "tls", "connection_messages", "connection_calls"),
+    *("connection_base", "connection", "http20", "http11", "common"),
+    *("http_client", "aio", "contrib", "cli", "demo", "__main__"),
+)
 DOOR = "hyperpool"
 
 PURE_MUST_NOT_IMPORT = {"socket", "threading", "select", "selectors", "asyncio", "concurrent", "queue", "subprocess"}

@@ -68,9 +68,7 @@ class Endings:
     @property
     def unanswered(self) -> bool:
         """Whether somebody's Future is still to be resolved."""
-        if self._waiting or self._greetings:
-            return True
-        return any(one.future is not None for connection in self._connections for one in connection.exchanges)
+        return bool(self._greetings) or any(one.future is not None for one in self._settlement.accepted)
 
     def close(self) -> None:
         """The grace is over: fail what is left, close everything."""
@@ -93,11 +91,9 @@ class Endings:
         for message in untouched:
             self._save_from(message)
         self._greetings.fail(error)
-        exchanges = [*self._waiting, *self._settlement.take()]
         for connection in self._connections:
-            exchanges += connection.exchanges
             connection.transport.abort()
-        for exchange in dict.fromkeys(exchanges):
+        for exchange in self._settlement.accepted:
             if exchange.state is not State.DONE:
                 exchange.fail(error.own_copy(**exchange.where()))
             self._settlement.add(exchange)
@@ -106,7 +102,7 @@ class Endings:
     def _save_from(self, message: Any) -> None:
         """What a message holds must not be lost with the inbox: exchanges are settled, sockets closed."""
         if isinstance(message, messages.Submit):
-            self._waiting.add(message.exchange)
+            self._settlement.accept(message.exchange)
         elif isinstance(message, messages.Connect):
             self._greetings.add(message)
         elif isinstance(message, messages.Dialed):

@@ -187,6 +187,7 @@ class OriginLoop:
 
     def _on_submit(self, message: messages.Submit) -> None:
         exchange = message.exchange
+        self._settlement.accept(exchange)
         self._requests += 1
         if self._closing_at != NEVER:
             self._endings.give_up(exchange, PoolClosed("the pool was closed", **exchange.where()))

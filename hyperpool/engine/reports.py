@@ -57,6 +57,7 @@ class Reports:
 
     def adopt(self, exchange: Exchange, connection: Connection) -> None:
         """The server has opened this exchange itself: from now on it has a deadline like any other."""
+        self._settlement.accept(exchange)
         exchange.connection = connection
         self._deadlines.arm(exchange, exchange.deadlines.next_at)
 

@@ -1,4 +1,5 @@
-"""The end of a turn: Futures are resolved, last of all, when no map of streams is being walked (L5).
+"""Who was promised an answer, and the end of a turn: Futures are resolved, last of all, when no map of streams is being
+walked (L5).
 
 Resolving one runs its done-callbacks, which are code of the caller: it may submit, cancel, close the pool, or raise.
 """
@@ -17,33 +18,41 @@ logger = logging.getLogger("hyperpool")
 
 
 class Settlement:
-    """The exchanges that are decided in this turn, and who waits for all of them to be.
+    """The exchanges that were accepted, those that are decided in this turn, and who waits for all of them to be.
 
     Owned by the loop thread.
     """
 
     def __init__(self, deadlines: Timers[Exchange]) -> None:
         self._deadlines = deadlines
+        # Whatever else goes wrong, memory included: who stands here is owed an end (L5).
+        self._accepted: dict[Exchange, None] = {}
         self._decided: list[Exchange] = []
         self._drains: list[Callable[[], None]] = []
         self._greeted: list[tuple[Future[str], str | BaseException]] = []
+
+    def accept(self, exchange: Exchange) -> None:
+        """From now on it is ours to end."""
+        self._accepted[exchange] = None
+
+    @property
+    def accepted(self) -> list[Exchange]:
+        """Those that have not come to their end, or whose end was not carried out."""
+        return list(self._accepted)
 
     def add(self, exchange: Exchange) -> None:
         """This one is done, or its streamed response has begun."""
         self._decided.append(exchange)
 
-    def take(self) -> list[Exchange]:
-        """Those that are not carried out yet."""
-        decided, self._decided = self._decided, []
-        return decided
-
     def carry_out(self) -> None:
         """Wake the waiters, each exactly once."""
-        for exchange in self.take():
+        decided, self._decided = self._decided, []
+        for exchange in decided:
+            _resolve(exchange, exchange.settle)
             if exchange.state is State.DONE:
                 self._deadlines.disarm(exchange)
                 exchange.connection = None
-            _resolve(exchange, exchange.settle)
+                self._accepted.pop(exchange, None)
         greeted, self._greeted = self._greeted, []
         for connected, outcome in greeted:
             _resolve(connected, _settle, connected, outcome)

@@ -279,13 +279,14 @@ class Exchange:
     def complete(self, trailers: Fields, now: float) -> None:
         """The response is here, whole."""
         assert self.state is State.ANSWERED and self.parts is not None, "L5: settled once"
-        self.state = State.DONE
-        self._let_upload_go()
         if self._pipe is not None:
             self._pipe.finish(trailers)
         else:
             self.parts.elapsed_s = now - self.deadlines.submitted_at
             self._outcome = Response(self.parts, chunks=self._collected, trailers=trailers)
+        # Last: where there was no memory for all of that it is not done, and can still fail.
+        self.state = State.DONE
+        self._let_upload_go()
 
     def fail(self, error: BaseException) -> None:
         """The exchange ends with this error, which is its own."""

@@ -16,6 +16,7 @@ from hyperpool.engine.loop import OriginStats
 from hyperpool.errors import ConnectError, HyperpoolError, PoolClosed
 from hyperpool.handoff import loop_thread, messages
 from hyperpool.handoff.inbox import InboxClosed
+from hyperpool.handoff.response import Response
 from hyperpool.values import Timeout
 
 MakeBench = Callable[..., Bench]
@@ -230,6 +231,24 @@ def test_a_crash_while_a_request_is_started_does_not_lose_it(bench: Bench) -> No
     bench.run_in_thread()
     for call in calls:
         assert_crashed(bench, call.error)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_without_memory_for_a_response_its_request_fails_and_does_not_hang(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    # L5: found by stress.faults; its stream was forgotten already, and it stood in no queue.
+    peer, call = bench.open_h2(), bench.submit(stream=stream)
+    bench.run()
+
+    def no_memory(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Response, "__init__", no_memory)
+    peer.respond(1, body=b"x")
+    peer.carry()
+    bench.run_in_thread()
+    assert_crashed(bench, call.error)
 
 
 def test_a_crash_closes_the_connections_that_were_just_dialled(bench: Bench) -> None:
