@@ -52,6 +52,7 @@ TEST = [
     "hypothesis>=6.100",
     "hypercorn>=0.17",
     "httpie>=3.2.4",
+    "minio>=7.2",
     "httpx[http2]>=0.28,<1",
 ]
 
