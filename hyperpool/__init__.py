@@ -60,8 +60,12 @@ if TYPE_CHECKING:
     from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection
     from hyperpool.connection_messages import HTTP11Response, HTTP20Push, HTTP20Response, HTTPVersion
     from hyperpool.headers import HTTPHeaderMap
+    from hyperpool.policy.auth import BasicAuth, BearerAuth
+    from hyperpool.policy.cookies import Cookies
+    from hyperpool.policy.digest import DigestAuth
 
-# Where hyper's names live, and the rooms that `import hyperpool` alone gives access to, as `import hyper` did.
+# Where names live that few programs need, hyper's above all; and the rooms to which `import hyperpool` alone gives
+# access, as `import hyper` did.
 _ON_USE = {
     "HTTP11Connection": "connection",
     "HTTP20Connection": "connection",
@@ -70,6 +74,10 @@ _ON_USE = {
     "HTTP20Push": "connection_messages",
     "HTTP20Response": "connection_messages",
     "HTTPHeaderMap": "headers",
+    "BasicAuth": "policy.auth",
+    "BearerAuth": "policy.auth",
+    "Cookies": "policy.cookies",
+    "DigestAuth": "policy.digest",
     "HTTPVersion": "connection_messages",
 }
 _ROOMS_ON_USE = frozenset({"common", "contrib", "http11", "http20", "http_client", "tls", "window"})
@@ -85,13 +93,17 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "BasicAuth",
+    "BearerAuth",
     "CertificateError",
     "Client",
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
     "ConnectionPool",
+    "Cookies",
     "DecodeError",
+    "DigestAuth",
     "HTTP11Connection",
     "HTTP11Response",
     "HTTP20Connection",

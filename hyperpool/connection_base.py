@@ -10,8 +10,10 @@ other way to keep them apart.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
@@ -48,6 +50,20 @@ TLS_PORT = 443
 # RFC 9110 8.6, RFC 9112 6.3: without a declared length their requests have no body.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 _HOST_AND_PORT = re.compile(r"\[([^\]]*)\](?::(\d*))?|([^:]*)(?::(\d*))?")
+
+
+# All that there are: their locks must be made anew in a forked child.
+_connections: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
+
+
+def _renew_locks_in_child() -> None:
+    for ref in _connections.valuerefs():
+        if (connection := ref()) is not None:
+            connection._renew_locks_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks_in_child)
 
 
 class _Session:
@@ -96,6 +112,12 @@ class Connection:
         self._route = Route(self._origin(), tls, proxy=self._proxy(), window_manager=window_manager, **way)
         self._lock = threading.Lock()
         self._session: _Session | None = None
+        _connections[id(self)] = self
+
+    def _renew_locks_in_child(self) -> None:
+        self._lock = threading.Lock()
+        if self._session is not None:
+            self._session.calls.renew_lock_in_child()
 
     def _origin(self) -> Origin:
         host = f"[{self.host}]" if ":" in self.host else self.host

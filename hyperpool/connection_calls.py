@@ -61,6 +61,10 @@ class Calls:
         self._asked: dict[int, Call] = {}
         self._pushes: OrderedDict[int, tuple[int, Pushes]] = OrderedDict()
 
+    def renew_lock_in_child(self) -> None:
+        """After a fork, in the child: a thread that is not here may have held it."""
+        self._lock = threading.Lock()
+
     def begin(self) -> Call:
         """A new request that is to be put together. Ids are odd and ascend, as on the wire (RFC 9113 5.1.1)."""
         with self._lock:

@@ -187,7 +187,19 @@ class HTTPStatusError(HyperpoolError):
 
 
 class TooManyRedirects(HyperpoolError):
-    """More redirects than ``max_redirects``."""
+    """More redirects than ``max_redirects``. ``history``: the responses, the last redirect among them."""
+
+    def __init__(self, message: str, *, history: list[Any] | None = None, **where: Any) -> None:
+        super().__init__(message, **where)
+        self.history = list(history or ())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As with HTTPStatusError: responses do not travel to another process.
+        return _rebuild, (type(self), self.args, {**self.__dict__, "history": []})
+
+    def __copy__(self) -> TooManyRedirects:
+        twin: TooManyRedirects = _rebuild(type(self), self.args, self.__dict__)
+        return twin
 
 
 class InvalidURL(HyperpoolError, ValueError):

@@ -7,24 +7,27 @@ Loops do not know the pool: one that has ended is noticed by its closed inbox, a
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
+import importlib
 import os
+import sys
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
 from hyperpool.handoff.deadlines import NEVER
-from hyperpool.handoff.exchange import Exchange, ResponseFuture
+from hyperpool.handoff.exchange import Exchange, ResponseFuture, Review
 from hyperpool.handoff.futures import LoopFuture
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
 from hyperpool.handoff.messages import Close, Connect, Drain, Ping, Prewarm, Retire, Submit
 from hyperpool.handoff.pushes import Pushes
-from hyperpool.handoff.source import make_source
+from hyperpool.handoff.source import Source, make_source
 from hyperpool.protocol.fields import forwarded, prepare_head, tunnelled
 from hyperpool.proxies import ProxyLike, ProxyMap, forwards
 from hyperpool.values import Limits, Origin, Proxy, Request, Route, TlsSettings, parse_url
@@ -36,12 +39,24 @@ if TYPE_CHECKING:
     from hyperpool.engine.trust import TlsConfig
     from hyperpool.protocol.events import RequestHead
 
+T = TypeVar("T")
+
 # A loop may end between the look-up and the put; a fresh one cannot, so the second try succeeds but for a close.
 _TRIES = 8
 # How long answers are waited for when the interpreter exits with requests under way.
 _EXIT_GRACE_S = 0.5
 
-_pools: weakref.WeakSet[ConnectionPool] = weakref.WeakSet()
+# Held over the first request's imports, and over forks: the interpreter keeps a lock for each module that is being
+# imported, and in a child that is forked meanwhile nobody would ever release it.
+_import_lock = threading.RLock()
+_loaded: set[str] = set()
+# A fork waits no longer than this for an import that does not end.
+_IMPORTED_WITHIN_S = 10.0
+
+# By id, not sets: `valuerefs` copies in one step, while a weak set cannot be walked when another thread adds to it.
+_pools: weakref.WeakValueDictionary[int, ConnectionPool] = weakref.WeakValueDictionary()
+# All loops, also those of pools that were forgotten: they live on until they have ended.
+_running: weakref.WeakValueDictionary[int, OriginLoop] = weakref.WeakValueDictionary()
 
 
 class PoolStats(NamedTuple):
@@ -81,7 +96,7 @@ class ConnectionPool:
         self._versions = (http1, http2)
         self._proxies = ProxyMap(proxy, trust_env=trust_env)
         self._begin()
-        _pools.add(self)
+        _pools[id(self)] = self
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -99,21 +114,33 @@ class ConnectionPool:
     # -- requests --------------------------------------------------------------------------------------------------
 
     def submit(
-        self, request: Request, *, stream: bool = False, made_at: str | None = "", route: Route | None = None
+        self,
+        request: Request,
+        *,
+        stream: bool = False,
+        made_at: str | None = "",
+        route: Route | None = None,
+        source: Source | None = None,
+        review: Review | None = None,
     ) -> ResponseFuture:
         """Begin a request; its Future. Never blocks on the network.
 
         The Future resolves with the whole response, or at its head where ``stream`` is true. ``route`` says how to
-        reach the origin where that differs from the pool's own way (see `route`). Raises PoolClosed, PoolFull (too many
-        origins), InvalidURL, and LocalProtocolError for what HTTP does not allow: nothing was sent then. Every other
-        fault is the Future's.
+        reach the origin where that differs from the pool's own way (see `route`). ``source`` is the request's body
+        where it was opened before (`make_source`). ``review`` is asked by the I/O thread with (future, outcome) before
+        the Future resolves; True from it means that it will resolve the Future itself. It must not block.
+
+        Raises PoolClosed, PoolFull (too many origins), InvalidURL, and LocalProtocolError for what HTTP does not allow:
+        nothing was sent then. Every other fault is the Future's.
         """
+        _load("requests", _FOR_ALL)
         url = parse_url(request.url)
         if request.target is not None:
             url = dataclasses.replace(url, target=request.target)
         if route is None:
             route = self.route(url.origin)
-        source = make_source(request.content)
+        if source is None:
+            source = make_source(request.content)
         body_bytes = 0 if source is None else source.length_bytes
         head = prepare_head(method=request.method, url=url, headers=request.headers, body_bytes=body_bytes)
         if route.proxy is not None:
@@ -129,6 +156,7 @@ class ConnectionPool:
             made_at=made_at,
             keeps_alive=self,
         )
+        exchange.review = review
         future = exchange.future
         assert future is not None
         if route.push:
@@ -204,7 +232,9 @@ class ConnectionPool:
         return self._add_loop(route, self._build_loop(route))
 
     def _build_loop(self, route: Route) -> OriginLoop:
-        # Imported here: h2, h11 and OpenSSL are loaded by the first request, not by `import hyperpool`.
+        _load("requests", _FOR_ALL)
+        if route.origin.scheme == "https" or (route.proxy is not None and route.proxy.scheme == "https"):
+            _load("TLS", _FOR_TLS)
         from hyperpool.engine.dialler import DialThreads
         from hyperpool.engine.loop import OriginLoop
 
@@ -236,6 +266,7 @@ class ConnectionPool:
 
     def _start_locked(self, route: Route, loop: OriginLoop) -> None:
         thread = threading.Thread(target=loop.run, name=f"hyperpool {route.origin}", daemon=True)
+        _running[id(loop)] = loop
         try:
             # Under the lock, so that whoever finds the loop finds it running: `close` could not join it otherwise.
             thread.start()
@@ -339,12 +370,10 @@ class ConnectionPool:
 
     def _start_anew_in_child(self) -> None:
         """After a fork: the parent's threads are not here, and its sockets are not ours to write to."""
-        loops, closed = list(self._threads.values()), self._closed
+        closed = self._closed
         self._finalizer.detach()
         self._begin()
         self._closed = closed
-        for loop in loops:
-            loop.abandon_in_child()
 
 
 def _for_proxy(head: RequestHead, route: Route, proxy: Proxy) -> RequestHead:
@@ -375,7 +404,7 @@ def _drain_at_exit() -> None:
     """
     until_at = time.monotonic() + _EXIT_GRACE_S
     waits = []
-    for loop in [loop for pool in list(_pools) for loop in list(pool._threads.values())]:
+    for loop in _alive(_running):
         answered = threading.Event()
         if _tell(loop, Drain(answered.set)):
             waits.append(answered)
@@ -383,11 +412,55 @@ def _drain_at_exit() -> None:
         answered.wait(max(0.0, until_at - time.monotonic()))
 
 
+# What requests need, and what those over TLS need besides. urllib3 parses URLs, and holds headers.
+_FOR_ALL = ("urllib3", *(f"hyperpool.engine.{name}" for name in ("dialler", "loop", "resolve", "trust")))
+_FOR_TLS = ("ssl", "certifi", "OpenSSL.SSL", "service_identity.cryptography")
+# Others that are imported on the way, by whichever thread needs them first.
+_ON_THE_WAY = ("brotli", "http.cookiejar", "idna", "urllib.request", "zstandard")
+
+
+def _load(what: str, names: tuple[str, ...]) -> None:
+    """Import what requests need: not by `import hyperpool` but by the first request, and nowhere but here.
+
+    A module that some thread imports later, when it is needed, might be just being imported when another one forks.
+    """
+    if what not in _loaded:
+        with _import_lock:
+            for name in names:
+                with contextlib.suppress(ModuleNotFoundError):  # who needs it says so
+                    importlib.import_module(name)
+            _loaded.add(what)
+
+
+def _hold_imports() -> None:
+    _import_lock.acquire(timeout=_IMPORTED_WITHIN_S)
+    for name in (*_FOR_ALL, *_FOR_TLS, *_ON_THE_WAY):
+        if name in sys.modules:
+            with contextlib.suppress(ImportError):  # whoever imports it is told
+                importlib.import_module(name)  # waits for a thread that is at it, and is otherwise done at once
+
+
+def _let_imports_go() -> None:
+    with contextlib.suppress(RuntimeError):  # it was not to be had
+        _import_lock.release()
+
+
 def _start_anew_in_child() -> None:
-    for pool in list(_pools):
+    global _import_lock  # noqa: PLW0603 - one for the whole process
+    _import_lock = threading.RLock()
+    loops = _alive(_running)
+    _running.clear()
+    for pool in _alive(_pools):
         pool._start_anew_in_child()
+    # Then the loops: whatever their ends set free meets pools that can be used.
+    for loop in loops:
+        loop.abandon_in_child()
+
+
+def _alive(known: weakref.WeakValueDictionary[int, T]) -> list[T]:
+    return [one for ref in known.valuerefs() if (one := ref()) is not None]
 
 
 atexit.register(_drain_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_in_child)
+    os.register_at_fork(before=_hold_imports, after_in_parent=_let_imports_go, after_in_child=_start_anew_in_child)

@@ -48,6 +48,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("handoff.exchange",),
     ],
     "F2 engine": [
+        ("engine.pauses",),
         (
             "engine.wakeup",
             "engine.timers",
@@ -56,6 +57,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
             "engine.waiting",
             "engine.stats",
             "engine.answers",
+            "engine.liveness",
         ),
         ("engine.trust", "engine.socks", "engine.race"),
         ("engine.tunnel",),
@@ -68,7 +70,15 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("engine.loop",),
     ],
     "F3 pool": [("pool",)],
-    "F4 client": [("client",), ("default",)],
+    "F4 client": [
+        ("policy.multipart", "policy.courier", "policy.flights"),
+        ("policy.writing",),
+        ("policy.defaults", "policy.redirects", "policy.cookies", "policy.auth", "policy.retries"),
+        ("policy.digest", "policy.journey"),
+        ("policy.escort",),
+        ("client",),
+        ("default",),
+    ],
 }
 FACES = (
     *("testing", "headers", "window", "connection_errors", "tls", "connection_messages", "connection_calls"),

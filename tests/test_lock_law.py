@@ -26,7 +26,7 @@ PACKAGE = Path(hyperpool.__file__).parent
 
 # The rooms in which locks are made, each with what its lock guards. The first three are the house plan's.
 LOCK_ROOMS = {
-    "pool.py": "the map of origins, and whether it is closed",
+    "pool.py": "the map of origins, and whether it is closed; the imports of the first request, and forks",
     "handoff/inbox.py": "the messages to one loop",
     "handoff/body.py": "the pieces of one body, on their way in or out",
     "engine/resolve.py": "the name cache: shared by all dials of a pool, which run on threads of their own",
@@ -35,6 +35,10 @@ LOCK_ROOMS = {
     "connection_base.py": "which pool and which requests one of hyper's connection objects has now",
     "connection_calls.py": "the requests of one of hyper's connection objects, by their ids",
     "http_client/shared.py": "the pool that all http.client objects share, and the TLS context that they share",
+    "policy/cookies.py": "cookies without a domain",
+    "policy/courier.py": "requests that wait for a redirect or a retry",
+    "policy/defaults.py": "the headers of a client",
+    "policy/retries.py": "retry budgets",
     "default.py": "which client is the process-wide one",
 }
 # A server for tests, and a program that uses the client: they share no lock with it.

@@ -74,6 +74,7 @@ class Command:
     output: str | None
     client_options: dict[str, Any]
     auth: str | None
+    follow: bool
     check_status: bool
     stats: bool
     debug: bool
@@ -111,6 +112,7 @@ def _add_what_is_sent(group: Any) -> None:
     group.add_argument("-j", "--json", action="store_true", help="fields make a JSON object (that is the default)")
     group.add_argument("-f", "--form", action="store_true", help="fields make a form: urlencoded, multipart with files")
     group.add_argument("-a", "--auth", metavar="USER[:PASS]", help="basic authentication; PASS is asked for if absent")
+    group.add_argument("-F", "--follow", action="store_true", help="follow redirects, up to 20 of them")
     group.add_argument("-I", "--ignore-stdin", action="store_true", help="do not send standard input")
 
 
@@ -157,6 +159,7 @@ def read_command(parser: argparse.ArgumentParser, given: argparse.Namespace) -> 
         output=given.output,
         client_options=_client_options(given),
         auth=given.auth,
+        follow=given.follow,
         check_status=given.check_status,
         stats=given.stats,
         debug=given.debug,

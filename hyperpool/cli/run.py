@@ -118,7 +118,7 @@ def _nobody_reads() -> int:
 @contextmanager
 def _client(command: Command) -> Iterator[Client]:
     try:
-        client = Client(**command.client_options)
+        client = Client(**command.client_options, follow_redirects=command.follow)
     except (TypeError, ValueError) as error:  # what the client says about a proxy's URL, for one
         raise UsageError(str(error)) from error
     try:
@@ -220,11 +220,12 @@ class _Run:
             method=request.method,
             url=parse_url(request.url),
             headers=request.headers,
-            body_bytes=self._body.size_bytes,
+            # A redirect may have made GET of POST: then no body went with this request.
+            body_bytes=0 if request.content is None else self._body.size_bytes,
         )
         self._output.head(layout.request_lines(head, version))
-        if isinstance(self._body.content, bytes) and self._command.show_body:
-            self._output.body_bytes(self._body.content, self._body.content_type or "")
+        if isinstance(request.content, bytes) and self._command.show_body:
+            self._output.body_bytes(request.content, self._body.content_type or "")
             self._output.end_line()
             self._output.write(b"\n")
 

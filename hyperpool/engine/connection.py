@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # A request is resent this often at most when servers keep refusing it (RFC 9113 8.7 sets no bound; Go and OkHttp stop
 # at 6 and 20). A server that refuses five times is not going to take the sixth. See `Exchange.refusals`.
 MAX_RESENDS = 5
+# Why a request goes out again that was to go out on a connection that is lost.
+NEVER_WRITTEN = "the connection was lost before a byte of it was written"
 # Ciphertext that may wait before uploads pause: enough to fill a socket, little enough that a PING or a RST_STREAM does
 # not queue behind megabytes.
 BACKLOG_BYTES = 256 << 10
@@ -47,12 +49,14 @@ class Host(Protocol):
     upgrade_refused: bool
     # Whether a forwarding proxy closes connections that its answers promise to keep (tinyproxy does after each one).
     closes_unannounced: bool
+    # How many times rarer than usual the server wants its PINGs.
+    calm: int
 
     def finished(self, exchange: Exchange) -> None: ...
 
     def uploaded(self, exchange: Exchange) -> None: ...
 
-    def requeue(self, exchange: Exchange, reason: str) -> None: ...
+    def requeue(self, exchange: Exchange, reason: str, *, refused: bool) -> None: ...
 
     def adopt(self, exchange: Exchange, connection: Connection) -> None: ...
 
@@ -61,6 +65,8 @@ class Host(Protocol):
     def speak_http1(self) -> None: ...
 
     def calm_down(self) -> None: ...
+
+    def gone(self, connection: Connection) -> None: ...
 
 
 class Connection:
@@ -72,6 +78,8 @@ class Connection:
     version = ""
     # Whether the peer's limits are known.
     ready = True
+    # Whether its peer may be gone.
+    in_doubt = False
 
     def __init__(self, transport: Transport, codec: Codec, host: Host, limits: Limits, route: Route) -> None:
         self.transport = transport
@@ -83,7 +91,11 @@ class Connection:
         self.life = Life.OPEN
         self.timer_at = NEVER
         self.watched = 0
-        self.opened_at = self.read_at = self.idle_since = host.now
+        # Whether an exchange has ever been started on it.
+        self.carried_any = False
+        # What it was lost by.
+        self.lost_by: HyperpoolError | None = None
+        self.opened_at = self.idle_since = host.now
         # With jitter, so that connections opened together do not all end together.
         self.retire_at = host.now + limits.max_age_s * random.uniform(0.9, 1.1)
         self._codec = codec
@@ -161,7 +173,6 @@ class Connection:
     def hear(self, data: bytes) -> None:
         """Act on these bytes, and on what the transport says beside them."""
         if data:
-            self.read_at = self.host.now
             self.handle(self._codec.receive(data))
         if self.life is not Life.CLOSED:
             self._check_health()
@@ -190,6 +201,23 @@ class Connection:
         if failure is not None:
             self.abort(failure)
 
+    @property
+    def _written_bytes(self) -> int:
+        """All that was written so far, whether the socket has taken it or not."""
+        return self.transport.sent_bytes + self.transport.backlog_bytes
+
+    def _end_unless_unwritten(self, exchange: Exchange, error: HyperpoolError, begins_at_bytes: int) -> None:
+        """Fail the exchange, or send it again: of what the socket has taken nothing, the server has seen nothing (L9).
+
+        What is wrong with TLS or with the server's HTTP would be so the next time.
+        """
+        unwritten = self.transport.sent_bytes <= begins_at_bytes
+        if unwritten and isinstance(error, ConnectionLost) and may_resend(exchange):
+            self.host.requeue(exchange, NEVER_WRITTEN, refused=True)
+            return
+        where = exchange.where()
+        self._fail(exchange, error.own_copy(**{**where, "processed": "no" if unwritten else where["processed"]}))
+
     # -- life ------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -208,6 +236,7 @@ class Connection:
         if self.life is Life.CLOSED:
             return
         self.life = Life.CLOSED
+        self.lost_by = error
         # Whatever the codec still has to say (a GOAWAY that names the fault) goes out if the socket takes it.
         if data := self._codec.data_to_send():
             self.transport.send(data)

@@ -101,6 +101,7 @@ class Connections:
         if connection not in self._all:
             return
         self._all.remove(connection)
+        connection.host.gone(connection)
         # One more turn: what it gave back while it was flushed, and who waits for a slot, must not sleep through that.
         self.touch(connection)
         self._timers.disarm(connection)
@@ -115,8 +116,8 @@ class Connections:
 
     @property
     def open_count(self) -> int:
-        """How many take new exchanges."""
-        return sum(connection.life is Life.OPEN for connection in self._all)
+        """How many take new exchanges, or will: one whose peer may be gone is not counted on."""
+        return sum(connection.life is Life.OPEN and not connection.in_doubt for connection in self._all)
 
     @property
     def version(self) -> str | None:
@@ -129,7 +130,7 @@ class Connections:
 
         That is a peer that says "no streams for now" (RFC 9113 5.1.2); to open another connection to it is no answer.
         """
-        return all(connection.load for connection in self._all if connection.life is Life.OPEN)
+        return all(one.load or one.in_doubt for one in self._all if one.life is Life.OPEN)
 
     @property
     def all_ready(self) -> bool:

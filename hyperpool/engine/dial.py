@@ -89,7 +89,7 @@ class DialCancel:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wakeups: list[SocketWakeup] = []
+        self._wakeups: dict[SocketWakeup, Callable[[], None]] = {}
         self.cancelled = False
 
     def cancel(self) -> None:
@@ -99,12 +99,28 @@ class DialCancel:
             for wakeup in self._wakeups:
                 wakeup.wake()
 
-    def attach(self) -> SocketWakeup:
-        """Used by a dial: the new wake-up belongs to its selector."""
+    def attach(self, abandon: Callable[[], None]) -> SocketWakeup:
+        """Used by a dial: the new wake-up belongs to its selector.
+
+        ``abandon`` closes the dial's sockets as they are.
+        """
         wakeup = SocketWakeup()
         with self._lock:
-            self._wakeups.append(wakeup)
+            self._wakeups[wakeup] = abandon
         return wakeup
+
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: close the copies of the descriptors.
+
+        The dialling threads are not here, and what they held would stay open: when the parent closes its connection,
+        the server would not learn of it before the child has ended.
+        """
+        self._lock = threading.Lock()
+        self.cancelled = True
+        dials, self._wakeups = self._wakeups, {}
+        for wakeup, abandon in dials.items():
+            abandon()
+            wakeup.close()
 
     def wake(self, wakeup: SocketWakeup) -> None:
         """Make one dial look around; nothing happens when it is over. Never blocks."""
@@ -116,7 +132,7 @@ class DialCancel:
     def detach(self, wakeup: SocketWakeup) -> None:
         """Used by a dial that is over."""
         with self._lock:
-            self._wakeups.remove(wakeup)
+            self._wakeups.pop(wakeup, None)
         wakeup.close()
 
 
@@ -188,16 +204,19 @@ class _Dial:
             lost=self._demote,
         )
         try:
-            self._wakeup = cancel.attach()
+            self._wakeup = cancel.attach(self._abandon)
         except OSError:
             self._selector.close()
             raise
 
     def close(self) -> None:
         """Close whatever was not handed over."""
+        self._abandon()
+        self._cancel.detach(self._wakeup)
+
+    def _abandon(self) -> None:
         self._race.close()
         self._selector.close()
-        self._cancel.detach(self._wakeup)
 
     def run(self) -> Dialed:
         """The phases in their order."""

@@ -46,6 +46,10 @@ class DialThreads:
         """End the dials under way, and all later ones; they report as failed."""
         self._cancel.cancel()
 
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: close the copies of the descriptors of the dials under way."""
+        self._cancel.abandon_in_child()
+
     def _run(self, deliver: Callable[[Any], None], deadline_at: float) -> None:
         try:
             dialed = dial(

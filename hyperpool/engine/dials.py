@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.http1 import Http1Connection
-from hyperpool.errors import HyperpoolError
+from hyperpool.engine.pauses import Pause
+from hyperpool.errors import ConnectionLost, HyperpoolError, RemoteProtocolError, TlsError
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.messages import DialFailed
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # After a failed dial, an origin with other connections waits this long before it tries for one more.
 REDIAL_AFTER_S = 1.0
+# So many new connections in a row end before they carry anything, and those who wait are told.
+MOST_STILLBORN = 5
 # A dial that nobody's connect timeout bounds.
 DIAL_AT_MOST_S = 120.0
 
@@ -34,6 +37,8 @@ class Dialer(Protocol):
 
     def cancel(self) -> None: ...
 
+    def abandon_in_child(self) -> None: ...
+
 
 class Dials:
     """The dials of one origin.
@@ -46,6 +51,10 @@ class Dials:
         self._limits = limits
         self._deliver = deliver
         self._again_at = 0.0
+        # Connections in a row that ended before they were of use, and what that has come to.
+        self._stillborn = 0
+        self._pause = Pause()
+        self._hopeless: HyperpoolError | None = None
         self.prewarm = 0
         self.under_way = 0
         # What the origin spoke last (ALPN, RFC 7301); None before the first connection.
@@ -57,7 +66,7 @@ class Dials:
         if have >= self.prewarm:
             self.prewarm = 0
         wanted = max(waiting, self.prewarm - have)
-        if now < self._again_at or not wanted:
+        if now < self._not_before_at or not wanted:
             return 0
         if self.version == Http1Connection.version and connections.all_ready:
             room = self._limits.max_http1_connections_per_origin - have
@@ -80,6 +89,7 @@ class Dials:
         """One has become a connection."""
         self.under_way -= 1
         self.version = version
+        self._hopeless = None
 
     def failed(self, *, alone: bool, now: float) -> None:
         """One has failed; where the origin has other connections or dials, the next one may wait a little.
@@ -94,13 +104,41 @@ class Dials:
         """The server wants to be left alone for a while."""
         self._again_at = now + REDIAL_AFTER_S
 
+    def stillborn(self, now: float, error: HyperpoolError | None) -> None:
+        """A connection has ended before it could carry anything; after some of these, all is in vain."""
+        self.prewarm = 0
+        self._stillborn += 1
+        self._pause.failed(now)
+        if self._stillborn >= MOST_STILLBORN or isinstance(error, (TlsError, RemoteProtocolError)):
+            self._hopeless = error or ConnectionLost("the server closes each new connection before it is of use")
+
+    def worked(self) -> None:
+        """The server has answered a request."""
+        self._stillborn, self._hopeless = 0, None
+        self._pause.worked()
+
+    def take_hopeless(self) -> HyperpoolError | None:
+        """What is to be told to those who wait: no connection that is made is of use, and none is under way."""
+        if self.under_way or self._hopeless is None:
+            return None
+        error, self._hopeless, self._stillborn = self._hopeless, None, 0
+        return error
+
+    @property
+    def _not_before_at(self) -> float:
+        return max(self._again_at, self._pause.until_at)
+
     def speak_http1(self) -> None:
         """Offer HTTP/1.1 alone from now on."""
         self._dialer.speak_http1()
 
     def next_at(self, *, waiting: bool, now: float) -> float:
         """When a postponed dial may be made."""
-        return self._again_at if waiting and self._again_at > now else NEVER
+        return self._not_before_at if waiting and self._not_before_at > now else NEVER
+
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: those under way are the parent's."""
+        self._dialer.abandon_in_child()
 
     def cancel(self) -> None:
         """End those under way; each still reports."""

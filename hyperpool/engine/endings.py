@@ -99,6 +99,16 @@ class Endings:
             self._settlement.add(exchange)
         self._settlement.carry_out()
 
+    def abandon_in_child(self, waited: Iterable[Any], error: HyperpoolError) -> None:
+        """After a fork, in the child: tell everybody, close nothing on the wire.
+
+        ``waited``: messages that may not have been acted on.
+        """
+        for message in waited:
+            self._save_from(message)
+        self._greetings.fail(error)
+        self._settlement.abandon_in_child(error)
+
     def _save_from(self, message: Any) -> None:
         """What a message holds must not be lost with the inbox: exchanges are settled, sockets closed."""
         if isinstance(message, messages.Submit):

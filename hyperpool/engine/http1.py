@@ -48,6 +48,7 @@ class Http1Connection(Connection):
         self._sending = False
         self._upload_parked = False
         self._used = False
+        self._begins_at_bytes = -1
         # HTTP/2 as it was offered with the request under way (RFC 7540 3.2), and until when others wait for the answer.
         self._offered: H2Codec | None = None
         self._patience_until_at = NEVER
@@ -89,6 +90,8 @@ class Http1Connection(Connection):
         head = exchange.head
         if self._may_offer(head):
             head = self._offer_http2(head)
+        self.carried_any = True
+        self._begins_at_bytes = self._written_bytes
         self._number = self._h1.open(head, end=not self._sending)
         exchange.begin(None, self.host.now)
 
@@ -216,9 +219,9 @@ class Http1Connection(Connection):
         if self._used and isinstance(error, ConnectionLost) and forwards(self.route):
             self.host.closes_unannounced = True
         if self._used and isinstance(error, ConnectionLost) and may_repeat(exchange):
-            self.host.requeue(exchange, "the kept-alive connection was closed")
+            self.host.requeue(exchange, "the kept-alive connection was closed", refused=False)
         else:
-            self._fail(exchange, error.own_copy(**exchange.where()))
+            self._end_unless_unwritten(exchange, error, self._begins_at_bytes)
 
     # -- its clock -------------------------------------------------------------------------------------------------
 

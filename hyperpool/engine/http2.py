@@ -8,13 +8,13 @@ the reset by then, and a storm of cancels cannot overrun its limit.
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.answers import UnreadAnswers
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_resend
+from hyperpool.engine.liveness import Liveness
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError, StreamReset
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, State
@@ -34,12 +34,14 @@ class _Stream:
     Owned by the loop thread.
     """
 
-    __slots__ = ("exchange", "interim", "ledger", "sending", "stream_id", "trailers")
+    __slots__ = ("begins_at_bytes", "exchange", "interim", "ledger", "sending", "stream_id", "trailers")
 
-    def __init__(self, stream_id: int, exchange: Exchange, ledger: ReceiveLedger) -> None:
+    def __init__(self, stream_id: int, exchange: Exchange, ledger: ReceiveLedger, *, begins_at_bytes: int = -1) -> None:
         self.stream_id = stream_id
         self.exchange = exchange
         self.ledger = ledger
+        # How much the connection had written before it, in bytes of the wire.
+        self.begins_at_bytes = begins_at_bytes
         self.sending = exchange.source is not None and not exchange.pushed
         self.interim = 0
         self.trailers: events.Fields = []
@@ -63,11 +65,7 @@ class Http2Connection(Connection):
         self._ledger = self._new_ledger(max(limits.connection_window_bytes, h2_codec.INITIAL_WINDOW_BYTES))
         self._uploads: deque[_Stream] = deque()
         self._parked: dict[int, _Stream] = {}
-        self._ping_payload = b""
-        self._ping_sent_at: float | None = None
-        self._ping_wanted = False
-        self._resets_unproven = 0
-        self._resets_pinged = 0
+        self._peer = Liveness(limits, calm=host.calm, now=host.now)
         self._answers = UnreadAnswers()
 
     # -- what the loop asks ----------------------------------------------------------------------------------------
@@ -90,11 +88,16 @@ class Http2Connection(Connection):
     @property
     def free_slots(self) -> int:
         """Streams that may be opened now, by the peer's limit (RFC 9113 5.1.2) and ours."""
-        if self.life is not Life.OPEN or self._h2.exhausted:
+        if self.life is not Life.OPEN or self._h2.exhausted or self.in_doubt:
             return 0
         limit = min(self.limits.max_streams_per_connection, self._h2.peer_stream_limit)
         # What the server pushes counts against our limit, not against its own.
-        return limit - (len(self._streams) - self._pushed) - self._resets_unproven - self._resets_pinged
+        return limit - (len(self._streams) - self._pushed) - self._peer.slots_held
+
+    @property
+    def in_doubt(self) -> bool:  # type: ignore[override]
+        """Whether the peer is late with the answer to a PING: it gets nothing new until that comes."""
+        return self._peer.in_doubt(self.host.now)
 
     @property
     def wants_turn(self) -> bool:
@@ -105,7 +108,9 @@ class Http2Connection(Connection):
         """Open a stream (L6)."""
         ledger = self._new_ledger(self.limits.stream_window_bytes)
         stream_id = self._h2.open(exchange.head, end=exchange.source is None)
-        stream = self._streams[stream_id] = _Stream(stream_id, exchange, ledger)
+        stream = self._streams[stream_id] = _Stream(stream_id, exchange, ledger, begins_at_bytes=self._written_bytes)
+        self.carried_any = True
+        self._peer.ask_after_silence(self.host.now)
         if self._h2.exhausted:
             self.life = Life.DRAINING
         exchange.begin(stream_id, self.host.now)
@@ -115,6 +120,7 @@ class Http2Connection(Connection):
     def take_over(self, exchange: Exchange) -> None:
         """Stream 1 is for what was asked over HTTP/1.1 (RFC 7540 3.2)."""
         self._streams[1] = _Stream(1, exchange, self._new_ledger(self.limits.stream_window_bytes))
+        self.carried_any = True
         exchange.stream_id = 1
 
     def _new_ledger(self, window_bytes: int) -> ReceiveLedger:
@@ -184,6 +190,8 @@ class Http2Connection(Connection):
 
     def hear(self, data: bytes) -> None:
         """Act on these bytes; what a server may send of its own accord is measured by the time."""
+        if data:
+            self._peer.heard(self.host.now)
         self._h2.tick(self.host.now)
         super().hear(data)
 
@@ -272,6 +280,8 @@ class Http2Connection(Connection):
             self.host.speak_http1()
             self._not_processed(stream.exchange, "HTTP_1_1_REQUIRED", refused=True)
         else:
+            if event.code == h2_codec.ENHANCE_YOUR_CALM:
+                self.host.calm_down()
             message = f"the server reset the stream with {name} (RFC 9113 7)"
             self._fail(stream.exchange, StreamReset(message, code=event.code, **stream.exchange.where()))
 
@@ -307,8 +317,7 @@ class Http2Connection(Connection):
 
     def _not_processed(self, exchange: Exchange, reason: str, *, refused: bool) -> None:
         if may_resend(exchange):
-            exchange.refusals += refused
-            self.host.requeue(exchange, reason)
+            self.host.requeue(exchange, reason, refused=refused)
             return
         why = "its body cannot be replayed" if not exchange.replayable else "it was resent too often"
         message = f"the server did not process the request ({reason}), and {why}: send it again yourself"
@@ -349,9 +358,7 @@ class Http2Connection(Connection):
         self.host.adopt(pushed, self)
 
     def _on_pong(self, event: events.Pong) -> None:
-        if event.payload == self._ping_payload:
-            self._ping_sent_at = None
-            self._resets_pinged = 0
+        self._peer.pong(event.payload)
 
     # -- streams' ends ---------------------------------------------------------------------------------------------
 
@@ -380,9 +387,9 @@ class Http2Connection(Connection):
     def _drop(self, stream_id: int, code: int) -> None:
         self._h2.reset(stream_id, code)
         if self._streams[stream_id].exchange.pushed:
-            self._ping_wanted = True  # it had no slot of the peer's; but the peer may be dead
+            self._peer.ask()  # it had no slot of the peer's; but the peer may be dead
         else:
-            self._resets_unproven += 1
+            self._peer.slot_given_back()
         self._forget(stream_id)
 
     def _forget(self, stream_id: int) -> None:
@@ -393,9 +400,10 @@ class Http2Connection(Connection):
             self.idle_since = self.host.now
 
     def end_lost(self, exchange: Exchange, error: HyperpoolError) -> None:
-        """The connection is gone, and with it this exchange."""
-        self._forget(exchange.stream_id or 0)
-        self._fail(exchange, error.own_copy(**exchange.where()))
+        """The connection is gone, and with it this exchange; unless not a byte of it has left (L9)."""
+        stream = self._streams[exchange.stream_id or 0]
+        self._forget(stream.stream_id)
+        self._end_unless_unwritten(exchange, error, stream.begins_at_bytes)
 
     def close(self) -> None:
         """Say GOAWAY and close."""
@@ -407,32 +415,22 @@ class Http2Connection(Connection):
     # -- is anybody there ------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send this step's frames; a PING goes with resets whose slots are to be proven free."""
-        if (self._resets_unproven or self._ping_wanted) and self._ping_sent_at is None and self.life is not Life.CLOSED:
-            self._send_ping()
+        """Send this step's frames; a PING goes with them where one is due."""
+        if self.life is not Life.CLOSED and (payload := self._peer.ping(self.host.now)) is not None:
+            self._h2.ping(payload)
         super().flush()
+        self._peer.flushed(self.transport, self.host.now)
         if self.life is not Life.CLOSED and self._answers.too_many(self._h2.answers, self.transport):
             self.abort(
                 RemoteProtocolError("the server floods us with frames whose answers it never reads (RFC 9113 10.5)")
             )
 
-    def _send_ping(self) -> None:
-        # Not to be met by a PING of the caller's, whose answer proves nothing about our resets.
-        self._ping_payload = random.randbytes(8)
-        self._h2.ping(self._ping_payload)
-        self._ping_sent_at = self.host.now
-        self._ping_wanted = False
-        self._resets_pinged, self._resets_unproven = self._resets_unproven, 0
-
     def next_at(self) -> float:
-        """The earliest of: SETTINGS due, pong due, silence to be asked about, idle expiry, age."""
+        """The earliest of: SETTINGS due, pong late or due, silence to be asked about, idle expiry, age."""
         due = [NEVER if self.life is Life.DRAINING else self.retire_at]
-        if not (self.ready and self._h2.settings_acknowledged):
+        if not self._greeted:
             due.append(self.opened_at + self.limits.settings_timeout_s)
-        if self._ping_sent_at is not None:
-            due.append(self._ping_sent_at + self.limits.ping_timeout_s)
-        elif self._streams and self.limits.ping_after_s is not None:
-            due.append(self.read_at + self.limits.ping_after_s)
+        due.append(self._peer.next_at(self.host.now, owing=bool(self._streams)))
         if not self._streams:
             due.append(self.idle_since + self.limits.idle_s)
         return min(due)
@@ -440,24 +438,25 @@ class Http2Connection(Connection):
     def on_timer(self) -> None:
         """Look at each of these instants; the clock does not stand behind the writer (L12)."""
         now, limits = self.host.now, self.limits
-        if not self.ready and now >= self.opened_at + limits.settings_timeout_s:
+        if not self._greeted and now >= self.opened_at + limits.settings_timeout_s:
+            what = "did not acknowledge our SETTINGS in time (RFC 9113 6.5.3)"
+            if not self.ready:
+                what = "sent no SETTINGS in time: this is not HTTP/2 (RFC 9113 3.4)"
             self._h2.go_away(h2_codec.SETTINGS_TIMEOUT)
-            self.abort(RemoteProtocolError("the server sent no SETTINGS in time: this is not HTTP/2 (RFC 9113 3.4)"))
-        elif not self._h2.settings_acknowledged and now >= self.opened_at + limits.settings_timeout_s:
-            self._h2.go_away(h2_codec.SETTINGS_TIMEOUT)
-            self.abort(RemoteProtocolError("the server did not acknowledge our SETTINGS in time (RFC 9113 6.5.3)"))
-        elif self._ping_sent_at is not None and now >= self._ping_sent_at + limits.ping_timeout_s:
+            self.abort(RemoteProtocolError(f"the server {what}"))
+        elif self._peer.lost(now):
             self.abort(ConnectionLost(f"the server did not answer a PING within {limits.ping_timeout_s:g} s"))
         elif not self._streams and now >= self.idle_since + limits.idle_s:
             self.close()
         elif self.life is Life.OPEN and now >= self.retire_at:
             self.drain()
-        elif self._silent_too_long():
-            self._ping_wanted = True
+        elif self._streams and self._peer.silent(now):
+            self._peer.ask()
 
-    def _silent_too_long(self) -> bool:
-        after_s = self.limits.ping_after_s
-        return bool(self._streams) and after_s is not None and self.host.now >= self.read_at + after_s
+    @property
+    def _greeted(self) -> bool:
+        """Whether both sides know each other's SETTINGS."""
+        return self.ready and self._h2.settings_acknowledged
 
 
 _REACT: dict[type, Callable[[Http2Connection, Any], None]] = {

@@ -33,7 +33,7 @@ from hyperpool.engine.timers import Timers
 from hyperpool.engine.transport import Transport
 from hyperpool.engine.waiting import WaitingQueue
 from hyperpool.engine.wakeup import SocketWakeup
-from hyperpool.errors import ConnectTimeout, HyperpoolError, PoolClosed, PoolFull
+from hyperpool.errors import ConnectionLost, ConnectTimeout, HyperpoolError, PoolClosed, PoolFull
 from hyperpool.handoff import messages
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, State
@@ -130,7 +130,8 @@ class OriginLoop:
             self._deadlines.next_at(),
             self._connections.next_at(),
             self._greetings.next_at(),
-            self._dials.next_at(waiting=bool(self._waiting or self._greetings), now=self.now),
+            self._waiting.next_at(self.now),
+            self._dials.next_at(waiting=bool(self._waiting.ready(self.now) or self._greetings), now=self.now),
             # Once it has passed everything is ended, and only dials are waited for.
             self._closing_at if self._closing_at > self.now else NEVER,
         )
@@ -166,7 +167,8 @@ class OriginLoop:
         if exchange.deadlines.next_at > self.now:
             self._deadlines.arm(exchange, exchange.deadlines.next_at)
         else:
-            self._endings.end_early(exchange, exchange.timeout_error(self.now))
+            holding = self._reports.account() if exchange.state is State.QUEUED else ""
+            self._endings.end_early(exchange, exchange.timeout_error(self.now, because=holding))
 
     def _pump_and_flush(self) -> None:
         self._connections.pump_and_flush()
@@ -200,8 +202,8 @@ class OriginLoop:
 
     def _full(self, exchange: Exchange) -> PoolFull:
         return PoolFull(
-            f"{len(self._waiting):,} requests wait for {self.origin} already, behind {self._connections.load} that are"
-            " under way: slow down, or raise Limits.max_queued_per_origin",
+            f"too many requests wait for {self.origin}: {self._reports.account()}; slow down, or raise"
+            " Limits.max_queued_per_origin",
             **exchange.where(),
         )
 
@@ -266,6 +268,8 @@ class OriginLoop:
         self._greetings.answer(connection.version)
         # The peer's first bytes may have come with the end of the handshake: the socket will not announce them.
         connection.read()
+        if connection.life is Life.CLOSED:
+            self._connections.watch(connection)  # before the next one is dialled
 
     def _on_dial_failed(self, message: messages.DialFailed) -> None:
         self._dials.failed(alone=not self._connections, now=self.now)
@@ -291,11 +295,14 @@ class OriginLoop:
 
     def _start_waiting(self) -> None:
         """First in, first out: what can start starts; for the rest connections are dialled, as far as allowed."""
-        while (first := self._waiting.first()) and (connection := self._connections.least_loaded()) is not None:
+        self._waiting.run_timers(self.now)
+        if not self._connections and (hopeless := self._dials.take_hopeless()) is not None:
+            self._endings.fail_waiting(hopeless)
+        while (first := self._waiting.first(self.now)) and (connection := self._connections.least_loaded()) is not None:
             self._start(connection, first)
             self._waiting.discard(first)  # after its start, so that a crash there cannot lose it (L5)
         if self.now < self._closing_at:
-            waiting = max(len(self._waiting), bool(self._greetings))
+            waiting = max(self._waiting.ready(self.now), bool(self._greetings))
             for _ in range(self._dials.wanted(self._connections, waiting, self.now)):
                 self._dials.start(self.now, patience_until_at=self._patience_until_at(first))
 
@@ -336,12 +343,17 @@ class OriginLoop:
         self._release()
 
     def abandon_in_child(self) -> None:
-        """After a fork, in the child: close the copies of the descriptors; the parent goes on with its own."""
-        self.inbox.abandon_in_child()
+        """After a fork, in the child: close the copies of the descriptors; the parent goes on with its own.
+
+        Whoever came along and waits for something here is told.
+        """
+        waited = self.inbox.abandon_in_child()
         self._selector.close()
         self._wakeup.close()
+        self._dials.abandon_in_child()
         for connection in self._connections:
             connection.transport.abort()
+        self._endings.abandon_in_child(waited, _as_parents(self.origin))
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
@@ -360,6 +372,11 @@ class OriginLoop:
     def __repr__(self) -> str:
         stats = self.stats
         return f"<OriginLoop {self.origin} {stats.http_version} open={stats.open_streams} queued={stats.queued}>"
+
+
+def _as_parents(origin: str) -> HyperpoolError:
+    message = f"this was asked of {origin} before the process forked: the answer goes to the parent; ask here again"
+    return ConnectionLost(message, origin=origin, processed="maybe")
 
 
 def _as_bug(origin: str, cause: BaseException) -> HyperpoolError:

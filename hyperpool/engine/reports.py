@@ -6,10 +6,15 @@ from hyperpool.engine.connection import Connection
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dials
 from hyperpool.engine.http2 import Http2Connection
+from hyperpool.engine.liveness import MOST_CALM
+from hyperpool.engine.pauses import pause_s
 from hyperpool.engine.settlement import Settlement
 from hyperpool.engine.timers import Timers
 from hyperpool.engine.waiting import WaitingQueue
 from hyperpool.handoff.exchange import Exchange
+
+# A connection that ends within this, and has carried nothing, was never one.
+STILLBORN_S = 1.0
 
 
 class Reports:
@@ -31,6 +36,7 @@ class Reports:
         self.now = now
         self.upgrade_refused = False
         self.closes_unannounced = False
+        self.calm = 1
         self.resent = 0
         self._waiting = waiting
         self._deadlines = deadlines
@@ -40,6 +46,9 @@ class Reports:
 
     def finished(self, exchange: Exchange) -> None:
         """Settle this exchange at the end of the turn: it is done, or its streamed response has begun."""
+        if exchange.parts is not None:
+            self._waiting.pause.worked()
+            self._dials.worked()
         self._settlement.add(exchange)
 
     def uploaded(self, exchange: Exchange) -> None:
@@ -47,13 +56,27 @@ class Reports:
         exchange.deadlines.enter("read", self.now)
         self._deadlines.arm(exchange, exchange.deadlines.next_at)
 
-    def requeue(self, exchange: Exchange, reason: str) -> None:
-        """The exchange goes out again, before all who came after it (L9)."""
+    def requeue(self, exchange: Exchange, reason: str, *, refused: bool) -> None:
+        """The exchange goes out again, before all who came after it (L9); what is refused again and again, later."""
         exchange.requeue(reason, self.now)
         exchange.connection = None
+        exchange.refusals += refused
         self.resent += 1
-        self._waiting.put_back(exchange)
+        if refused:
+            self._waiting.pause.failed(self.now)
+        rest_s = pause_s(exchange.refusals) if refused else 0.0
+        if rest_s:
+            self._waiting.rest(exchange, self.now + rest_s)
+        else:
+            self._waiting.put_back(exchange)
         self._deadlines.arm(exchange, exchange.deadlines.next_at)
+
+    def account(self) -> str:
+        """What holds the slots, in words."""
+        under_way, queued, connections = self._connections.load, len(self._waiting), len(self._connections)
+        held = f"{under_way:,} under way on {connections} connection{'s' * (connections != 1)}, {queued:,} queued"
+        refused = ", and the server refuses what it is sent" if self.now < self._waiting.pause.until_at else ""
+        return f"{held}, the oldest for {self._waiting.longest_s(self.now):.1f} s{refused}"
 
     def adopt(self, exchange: Exchange, connection: Connection) -> None:
         """The server has opened this exchange itself: from now on it has a deadline like any other."""
@@ -77,5 +100,11 @@ class Reports:
                 self._connections.touch(connection)
 
     def calm_down(self) -> None:
-        """The server finds us too eager (RFC 9113 7): the next connection is not opened at once."""
+        """The server finds us too eager (RFC 9113 7): the next connection is not opened at once, and asks less."""
         self._dials.postpone(self.now)
+        self.calm = min(self.calm * 2, MOST_CALM)
+
+    def gone(self, connection: Connection) -> None:
+        """A connection is closed. One that was never of use must not be replaced at once, for ever."""
+        if not connection.carried_any and self.now < connection.opened_at + STILLBORN_S:
+            self._dials.stillborn(self.now, connection.lost_by)

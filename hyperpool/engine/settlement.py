@@ -12,7 +12,9 @@ from concurrent.futures import Future
 from typing import Any
 
 from hyperpool.engine.timers import Timers
+from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.exchange import Exchange, State
+from hyperpool.handoff.futures import LoopFuture
 
 logger = logging.getLogger("hyperpool")
 
@@ -30,6 +32,8 @@ class Settlement:
         self._decided: list[Exchange] = []
         self._drains: list[Callable[[], None]] = []
         self._greeted: list[tuple[Future[str], str | BaseException]] = []
+        # The Futures that are being resolved: a child that is forked meanwhile finds them here and nowhere else.
+        self._resolving: list[Future[Any]] = []
 
     def accept(self, exchange: Exchange) -> None:
         """From now on it is ours to end."""
@@ -48,14 +52,18 @@ class Settlement:
         """Wake the waiters, each exactly once."""
         decided, self._decided = self._decided, []
         for exchange in decided:
+            if exchange.future is not None:
+                self._resolving.append(exchange.future)
             _resolve(exchange, exchange.settle)
+            self._resolving.clear()  # before anything else: it holds the response, which may be forgotten already
             if exchange.state is State.DONE:
                 self._deadlines.disarm(exchange)
                 exchange.connection = None
                 self._accepted.pop(exchange, None)
-        greeted, self._greeted = self._greeted, []
-        for connected, outcome in greeted:
+        while self._greeted:
+            connected, outcome = self._greeted[0]
             _resolve(connected, _settle, connected, outcome)
+            self._greeted = self._greeted[1:]  # after that: a child that is forked meanwhile must find it
 
     def greet(self, connected: Future[str], outcome: str | BaseException) -> None:
         """Resolve this Future of a connection, too, at the end of the turn."""
@@ -69,6 +77,15 @@ class Settlement:
     def awaited(self) -> bool:
         """Whether somebody waits for that."""
         return bool(self._drains)
+
+    def abandon_in_child(self, error: HyperpoolError) -> None:
+        """After a fork, in the child: everybody who came along and is owed something here is told."""
+        for exchange in self._accepted:
+            exchange.abandon_in_child(error)
+        for future in (*self._resolving, *(connected for connected, _ in self._greeted)):
+            if isinstance(future, LoopFuture):
+                future.abandon_in_child(error.own_copy())
+        self._accepted, self._decided, self._greeted, self._drains = {}, [], [], []
 
     def all_are(self) -> None:
         """No Future is left to be resolved."""

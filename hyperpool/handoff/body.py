@@ -7,6 +7,7 @@ the other side does, and wakes when the loop ends the pipe, which it does for ev
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,19 @@ from typing import NamedTuple, Protocol
 
 from hyperpool.errors import HyperpoolError, ResponseClosed
 from hyperpool.protocol.events import Fields
+
+# Another object in each process: a response whose stream has ended is known to nobody but its readers, of whom one may
+# have held its lock in the moment of a fork.
+_process = object()
+
+
+def _become_child() -> None:
+    global _process  # noqa: PLW0603 - it stands for the whole process
+    _process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_become_child)
 
 
 class BodyPipe:
@@ -35,6 +49,7 @@ class BodyPipe:
         self._error: BaseException | None = None
         self.trailers: Fields = []
         self.taken = False
+        self._process = _process
 
     # -- the loop's side -------------------------------------------------------------------------------------------
 
@@ -61,6 +76,12 @@ class BodyPipe:
             self._ended = True
             self._cond.notify()
 
+    def abandon_in_child(self, error: BaseException) -> None:
+        """After a fork, in the child: the reader gets what is here, then ``error``: the rest goes to the parent."""
+        self._cond = threading.Condition()  # another thread, which is not here, may have held it
+        if not self._ended:
+            self.fail(error)
+
     @property
     def buffered_bytes(self) -> int:
         """Bytes that wait for the reader."""
@@ -74,6 +95,7 @@ class BodyPipe:
 
         Raises the error that ended the body, ResponseClosed after `abandon`.
         """
+        self._renew_lock_in_child()
         with self._cond:
             self.taken = True
             while not (self._chunks or self._ended or self._abandoned):
@@ -86,6 +108,7 @@ class BodyPipe:
 
     def abandon(self) -> bool:
         """Nobody will read on: drop what is here. Whether the peer is still sending, so that it must be told."""
+        self._renew_lock_in_child()
         with self._cond:
             open_still = not (self._ended or self._abandoned)
             self._abandoned = True
@@ -93,6 +116,10 @@ class BodyPipe:
             self._buffered_bytes = 0
             self._cond.notify_all()
         return open_still
+
+    def _renew_lock_in_child(self) -> None:
+        if self._process is not _process:
+            self._cond, self._process = threading.Condition(), _process
 
     def _take_locked(self) -> bytes:
         if self._abandoned:
@@ -133,6 +160,8 @@ class Upload(Protocol):
 
     def abandon(self) -> None: ...
 
+    def abandon_in_child(self) -> None: ...
+
 
 class BytesUpload:
     """A body that is all in memory.
@@ -151,6 +180,8 @@ class BytesUpload:
     def abandon(self) -> None:
         """Let the bytes go."""
         self._rest = memoryview(b"")
+
+    abandon_in_child = abandon
 
 
 class UploadPipe:
@@ -238,3 +269,8 @@ class UploadPipe:
             self._abandoned = True
             self._chunks.clear()
             self._cond.notify_all()
+
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: nobody takes anything here, and another thread may have held the lock."""
+        self._cond = threading.Condition()
+        self.abandon()

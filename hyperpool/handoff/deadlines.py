@@ -67,13 +67,14 @@ class Deadlines:
         limit_s: float | None = getattr(self.timeout, self.phase)
         return self.total_at if limit_s is None else min(self.total_at, self.touched_at + limit_s)
 
-    def error(self, now: float, *, what: str, where: dict[str, Any]) -> errors.Timeout:
+    def error(self, now: float, *, what: str, where: dict[str, Any], because: str = "") -> errors.Timeout:
         """The error of the deadline that has passed, naming the phase and the time spent in each."""
         phase = "total" if now >= self.total_at else self.phase
         self._book(now)
         spent = dict(self._spent_s or {})
         limit_s = getattr(self.timeout, phase)
         account = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in spent.items())
+        within = f"within Timeout.{phase}={limit_s:g} s (spent: {account})"
         return _ERRORS[phase](
-            f"{what}: {_MEANING[phase]} within Timeout.{phase}={limit_s:g} s (spent: {account})", spent_s=spent, **where
+            f"{what}: {_MEANING[phase]} {within}{': ' * bool(because)}{because}", spent_s=spent, **where
         )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hyperpool import errors
-from hyperpool.errors import LocalProtocolError
+from hyperpool.errors import HyperpoolError, LocalProtocolError
 from hyperpool.handoff.body import BodyPipe, Piece, Upload
 from hyperpool.handoff.deadlines import NEVER, Deadlines
 from hyperpool.handoff.futures import LoopFuture
@@ -72,6 +72,13 @@ class ResponseFuture(LoopFuture[Response]):
             self._cancelled()
         return done
 
+    def on_cancel(self, cancelled: Callable[[], None]) -> None:
+        """From now on `cancel` reaches this: a request that goes on has left the exchange that it began with."""
+        self._cancelled = cancelled
+
+
+Review = Callable[[ResponseFuture, "Response | BaseException"], bool]
+
 
 class Exchange:
     """One request and its response.
@@ -98,6 +105,7 @@ class Exchange:
         "refusals",
         "request",
         "resends",
+        "review",
         "sequence",
         "source",
         "state",
@@ -150,6 +158,8 @@ class Exchange:
         # What the server pushes with it, and whether it was pushed itself: then it never goes out again.
         self.pushes: Pushes | None = None
         self.pushed = False
+        # Asked before the Future is resolved: who says True resolves it, later and from elsewhere.
+        self.review: Review | None = None
         self.parts: ResponseParts | None = None
         self._pipe: BodyPipe | None = None
         self._collected: list[bytes] = []
@@ -182,7 +192,7 @@ class Exchange:
         self.stream_id = stream_id
         self.deadlines.enter("write" if self.source else "read", now)
         self.uploaded_bytes = 0
-        if self.source is not None:
+        if self.source is not None and self.upload is None:
             self.upload = self.source.open(
                 notify=self._reach_loop_with_upload, capacity_bytes=self.limits.upload_buffer_bytes
             )
@@ -194,12 +204,19 @@ class Exchange:
         self.stream_id = None
         self.resends.append(Resend(reason, now - self.deadlines.submitted_at))
         self.deadlines.enter("pool", now)
-        self._let_upload_go()
+        self.upload_starved = False
+        if not self._body_untouched:
+            self._let_upload_go()
 
     @property
     def replayable(self) -> bool:
         """Whether the whole request could be sent once more, as far as its body goes."""
-        return not self.pushed and (self.source is None or self.source.replayable)
+        return not self.pushed and (self.source is None or self.source.replayable or self._body_untouched)
+
+    @property
+    def _body_untouched(self) -> bool:
+        """Whether nothing has left the upload: what waits there can go out on another stream as it is."""
+        return self.upload is not None and not self.uploaded_bytes
 
     def promise(self, request: Request, stream_id: int, now: float) -> Exchange:
         """The exchange for a push that belongs to this one (RFC 9113 8.4): its request was made by the server."""
@@ -284,6 +301,8 @@ class Exchange:
         else:
             self.parts.elapsed_s = now - self.deadlines.submitted_at
             self._outcome = Response(self.parts, chunks=self._collected, trailers=trailers)
+            # The Response's alone from here on: a timer may know this exchange for long, and would keep its body.
+            self._collected = []
         # Last: where there was no memory for all of that it is not done, and can still fail.
         self.state = State.DONE
         self._let_upload_go()
@@ -298,6 +317,21 @@ class Exchange:
         if self.future is not None and self._outcome is None:
             self._outcome = error
 
+    def abandon_in_child(self, error: HyperpoolError) -> None:
+        """After a fork, in the child: whoever came along and waits for this is told; the parent goes on with it."""
+        self.state = State.DONE
+        own = error.own_copy(**self.where())
+        for pipe in (self.upload, self.source):
+            if pipe is not None:
+                pipe.abandon_in_child()
+        if self._pipe is not None:
+            self._pipe.abandon_in_child(own)
+        if self.pushes is not None:
+            self.pushes.end()
+        if self.future is not None:
+            self.future.abandon_in_child(own)
+        self.future = self.upload = self._outcome = self._keeps_alive = None
+
     def settle(self) -> None:
         """Resolve the Future, if there is something to resolve it with. Runs the caller's callbacks."""
         future, outcome = self.future, self._outcome
@@ -305,7 +339,12 @@ class Exchange:
             return
         # From here on the Response belongs to its reader alone: kept here, it could never be found forgotten.
         self.future = self._outcome = None
-        if not future.set_running_or_notify_cancel():
+        review, self.review = self.review, None
+        if review is not None and review(future, outcome):
+            return
+        # Done but not cancelled: the caller has resolved it, which no Future forbids; to resolve it again would log.
+        resolved = future.done() and not future.cancelled()
+        if resolved or not future.set_running_or_notify_cancel():
             if isinstance(outcome, Response):
                 outcome.close()
         elif isinstance(outcome, BaseException):
@@ -333,10 +372,10 @@ class Exchange:
             "processed": "no" if self.state is State.QUEUED else "maybe",
         }
 
-    def timeout_error(self, now: float) -> errors.Timeout:
-        """The error for the deadline that has passed (see `Deadlines.error`)."""
+    def timeout_error(self, now: float, *, because: str = "") -> errors.Timeout:
+        """The error for the deadline that has passed (see `Deadlines.error`); ``because``: what is known of it."""
         what = f"{self.request.method} {without_userinfo(self.request.url)}"
-        return self.deadlines.error(now, what=what, where=self.where())
+        return self.deadlines.error(now, what=what, where=self.where(), because=because)
 
     def __repr__(self) -> str:
         url = without_userinfo(self.request.url)

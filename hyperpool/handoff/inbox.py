@@ -37,12 +37,13 @@ class Inbox:
     Shared; guarded by _lock, which is never held over anything that blocks.
     """
 
-    __slots__ = ("_asleep", "_closed", "_items", "_lock", "_wakeup")
+    __slots__ = ("_asleep", "_closed", "_items", "_lock", "_taken", "_wakeup")
 
     def __init__(self, wakeup: Wakeup) -> None:
         self._lock = threading.RLock()
         self._wakeup = wakeup
         self._items: deque[Any] = deque()
+        self._taken: deque[Any] = deque()
         self._asleep = False
         self._closed = False
 
@@ -68,7 +69,9 @@ class Inbox:
             self._wakeup.drain()
         with self._lock:
             self._asleep = False
-            items, self._items = self._items, deque()
+            # In one of the two at every moment: a fork in between must not lose them to the child.
+            items = self._taken = self._items
+            self._items = deque()
         return items
 
     def close_if_empty(self) -> bool:
@@ -77,12 +80,17 @@ class Inbox:
             self._closed = self._closed or not self._items
             return self._closed
 
-    def abandon_in_child(self) -> None:
-        """After a fork, in the child: nobody takes anything here, and the lock may be held by a thread of before."""
+    def abandon_in_child(self) -> list[Any]:
+        """After a fork, in the child: nobody takes anything here, and the lock may be held by a thread of before.
+
+        Returns what the loop may not have acted on to the end.
+        """
         self._lock = threading.RLock()
         # Closed first: what is dropped may have finalizers that put, and the parent must not be woken by a child.
         self._closed = True
+        waited = [*self._taken, *self._items]
         self._items.clear()
+        return waited
 
     def close(self) -> deque[Any]:
         """Loop only: close and take what is left, which the caller must settle (L5)."""

@@ -6,6 +6,7 @@ read that response. The call raises at once instead.
 
 from __future__ import annotations
 
+import os
 import threading
 
 _here = threading.local()
@@ -14,6 +15,15 @@ _here = threading.local()
 def enter_loop_thread() -> None:
     """Mark the calling thread as an I/O thread for the rest of its life."""
     _here.is_loop = True
+
+
+def leave_loop_thread() -> None:
+    """Take the mark from the calling thread: where one has forked, it is an ordinary thread of the child."""
+    _here.is_loop = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=leave_loop_thread)
 
 
 def on_loop_thread() -> bool:

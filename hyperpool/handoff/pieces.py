@@ -63,7 +63,11 @@ class TextDecoder:
 
     def decode(self, data: bytes, final: bool = False) -> str:
         try:
-            return self._decoder.decode(data, final)
+            text = self._decoder.decode(data, final)
+            if final and (rest := self._decoder.getstate()[0]):
+                # A byte order mark that was cut off: CPython's utf-8-sig keeps its beginning for ever.
+                text += rest.decode("utf-8", "replace")
+            return text
         except UnicodeError:
             data = self._decoder.getstate()[0] + data
             self._decoder = codecs.getincrementaldecoder(f"{self._charset}-{sys.byteorder[0]}e")(errors="replace")

@@ -7,6 +7,7 @@ into being when somebody asks. Reading a streamed body blocks the reader only; i
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import datetime
 import http
 import json
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, ResponseClosed
+from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, LocalProtocolError, ResponseClosed
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.pieces import TextDecoder, lines, resized, slices
@@ -79,6 +80,7 @@ class Response:
         self._trailers = trailers
         self._leash = leash
         self._rest = memoryview(b"")
+        self._turns = [True]
         self._read_error: HyperpoolError | None = None
         self._content: bytes | None = None
         self._headers: Any = None
@@ -102,7 +104,7 @@ class Response:
 
     @property
     def url(self) -> str:
-        """The URL that was requested."""
+        """The URL that was requested: after redirects, the last one."""
         return self.request.url
 
     @property
@@ -112,6 +114,11 @@ class Response:
         if self._headers is None:
             self._headers = _header_dict(self._parts.head.fields)
         return self._headers
+
+    @property
+    def raw_fields(self) -> Fields:
+        """The header fields as they came: (name, value) pairs of bytes, names in lower case."""
+        return self._parts.head.fields
 
     @property
     def trailers(self) -> Any:
@@ -127,8 +134,15 @@ class Response:
 
     @property
     def retries(self) -> tuple[Any, ...]:
-        """One entry for each time the request was resent: ``reason`` and ``at_s``, seconds after submit."""
+        """One entry for each time the request was sent again: ``reason`` (an HTTP/2 error code's name, a status, or
+        the name of an error) and ``at_s``, seconds after submit."""
         return self._parts.resends
+
+    def came_after(self, history: list[Response], resends: list[Any], before_s: float) -> None:
+        """Note what led here: redirects, and retries that began ``before_s`` seconds before this attempt."""
+        self.history = list(history)
+        own = (dataclasses.replace(each, at_s=each.at_s + before_s) for each in self._parts.resends)
+        self._parts.resends = (*resends, *own)
 
     @property
     def ok(self) -> bool:
@@ -150,7 +164,7 @@ class Response:
         import urllib.request
 
         jar = http.cookiejar.CookieJar()
-        jar.extract_cookies(_CookieView(self), urllib.request.Request(self.url))  # type: ignore[arg-type]
+        jar.extract_cookies(CookieView(self), urllib.request.Request(without_userinfo(self.url)))  # type: ignore[arg-type]
         return jar
 
     # -- the body --------------------------------------------------------------------------------------------------
@@ -209,7 +223,24 @@ class Response:
         return lines(self.iter_text())
 
     def read(self, n: int | None = -1) -> bytes:
-        """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks."""
+        """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks.
+
+        Raises LocalProtocolError where another thread is just reading: bytes would be given twice, or lost.
+        """
+        try:
+            turn = self._turns.pop()  # one step, with and without a GIL: of two threads one gets it
+        except IndexError:
+            raise self._busy() from None
+        try:
+            return self._read(n)
+        finally:
+            self._turns.append(turn)
+
+    def _busy(self) -> LocalProtocolError:
+        message = "another thread is reading this response: a body has one reader at a time"
+        return LocalProtocolError(message, **self._where())
+
+    def _read(self, n: int | None) -> bytes:
         # Views, not slices of bytes: small reads from a large piece must not copy what they leave.
         parts, wanted = [], sys.maxsize if n is None or n < 0 else n
         while wanted and (self._rest or self._refill()):
@@ -354,13 +385,13 @@ class Response:
         return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self._name()}>"
 
 
-class _CookieView:
+class CookieView:
     """The little that http.cookiejar wants of a response."""
 
     def __init__(self, response: Response) -> None:
         self._headers = response.headers
 
-    def info(self) -> _CookieView:
+    def info(self) -> CookieView:
         return self
 
     def get_all(self, name: str, default: Any = None) -> Any:

@@ -8,7 +8,6 @@ nobody wants it. It runs in a copy of the submitting thread's contextvars.
 from __future__ import annotations
 
 import contextvars
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +34,8 @@ class Source(Protocol):
 
     def abandon(self) -> None: ...
 
+    def abandon_in_child(self) -> None: ...
+
 
 class BytesSource:
     """A body in memory. Immutable."""
@@ -51,6 +52,8 @@ class BytesSource:
 
     def abandon(self) -> None:
         """Nobody waits for bytes in memory."""
+
+    abandon_in_child = abandon
 
 
 class StreamSource:
@@ -86,6 +89,8 @@ class StreamSource:
     def abandon(self) -> None:
         """The uploader is told by its pipe."""
 
+    abandon_in_child = abandon
+
 
 class FedSource:
     """A body that its owner feeds piece by piece, as http.client's ``send`` does.
@@ -96,7 +101,7 @@ class FedSource:
     def __init__(self, *, length_bytes: int | None = None, capacity_bytes: int = 256 << 10) -> None:
         self.length_bytes = length_bytes
         self.replayable = True
-        self._claims = itertools.count()
+        self._unclaimed = [True]
         self._notify: Callable[[], None] | None = None
         self._pipe = UploadPipe(capacity_bytes=capacity_bytes, notify=self._wake)
 
@@ -105,8 +110,10 @@ class FedSource:
 
         Raises LocalProtocolError for every further one.
         """
-        if next(self._claims):
-            raise LocalProtocolError("a FedSource is the body of one request: make a new one for each")
+        try:
+            self._unclaimed.pop()  # one step, with and without a GIL: of two threads one gets it
+        except IndexError:
+            raise LocalProtocolError("a FedSource is the body of one request: make a new one for each") from None
         return self
 
     def _wake(self) -> None:
@@ -123,6 +130,10 @@ class FedSource:
     def abandon(self) -> None:
         """The exchange is over: whoever feeds returns at its next step."""
         self._pipe.abandon()
+
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: it is the parent's request that goes on."""
+        self._pipe.abandon_in_child()
 
     def feed(self, data: bytes | memoryview) -> bool:
         """Add a piece; False when nobody wants more: the exchange's Future says why. Blocks while the pipe is full."""

@@ -148,8 +148,8 @@ def credentials(userinfo: str) -> tuple[bytes, bytes]:
 def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
     """The field list of a HEADERS frame (RFC 9113 8.3.1): pseudo-headers first, names in lower case.
 
-    Drops Host, which :authority replaces, and what is specific to an HTTP/1.1 connection (8.2.2). Secrets are
-    ``hpack.NeverIndexedHeaderTuple``, so that no intermediary's table keeps them.
+    Drops Host, which :authority replaces, empty cookies, and what is specific to an HTTP/1.1 connection (8.2.2).
+    Secrets are ``hpack.NeverIndexedHeaderTuple``, so that no intermediary's table keeps them.
     """
     fields = [
         (b":method", head.method),
@@ -159,7 +159,8 @@ def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
     ]
     for name, value in head.fields:
         lower, wrap = _h2_name(name)
-        if wrap is not None:
+        # A server joins cookies with "; " (8.2.3): an empty one would leave a blank at the end, which is malformed.
+        if wrap is not None and (value or wrap is not _cookie):
             fields.append(wrap(lower, value))
     return fields
 

@@ -129,6 +129,21 @@ class MemoEncoder(hpack.Encoder):
         self._known: dict[tuple[Any, ...], bytes] = {}
         self._version = 0
 
+    @property
+    def header_table_size(self) -> int:
+        """See hpack."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, size_bytes: int) -> None:
+        # Said before the next block: the smallest size since the last one, then the size that holds (RFC 7541 4.2).
+        # hpack would say all of them, also what the peer has taken back by now, and none where the last one came twice.
+        if size_bytes == self.header_table.maxsize:
+            return
+        self.header_table.maxsize = size_bytes
+        smallest = min([*self.table_size_changes, size_bytes])
+        self.table_size_changes = [smallest] if smallest == size_bytes else [smallest, size_bytes]
+
     def encode(self, headers: Any, huffman: bool = True) -> bytes:
         """See hpack."""
         table = self.header_table

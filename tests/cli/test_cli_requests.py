@@ -319,3 +319,16 @@ class TestProxy:
     @pytest.mark.parametrize(("url", "status"), [("ftp://a.test", 2), ("http://127.0.0.1:1", 15)])
     def test_one_that_is_none_has_its_own_status(self, kit: Kit, url: str, status: int) -> None:
         assert kit.run("--proxy", url, kit.server().url("/")).status == status
+
+
+class TestRedirects:
+    def test_they_are_shown_unless_they_are_to_be_followed(self, kit: Kit) -> None:
+        server = kit.server(None)
+        assert b"location: /" in kit.run("-h", server.url("/status/302")).out
+        assert json.loads(kit.run("-F", server.url("/status/302")).out) == {"method": "GET", "target": "/"}
+
+    def test_the_request_that_is_shown_is_the_one_that_was_answered(self, kit: Kit) -> None:
+        server = kit.server(None)
+        shown = kit.run("-v", "-F", server.url("/status/303"), "a=1").out
+        assert shown.startswith(b"GET / HTTP/2")
+        assert b'{"a"' not in shown

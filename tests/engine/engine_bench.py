@@ -45,6 +45,7 @@ from hyperpool.handoff import messages
 from hyperpool.handoff.body import Piece, UploadPipe
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, ResponseFuture, State
+from hyperpool.handoff.futures import LoopFuture
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.pushes import Push, Pushes
 from hyperpool.handoff.response import Response
@@ -103,6 +104,9 @@ class HeldDialer:
         for dial in self.take_all():
             with contextlib.suppress(InboxClosed):
                 dial.deliver(messages.DialFailed(PoolClosed("cancelled")))
+
+    def abandon_in_child(self) -> None:
+        self.pending.clear()
 
     def speak_http1(self) -> None:
         self.http1_alone = True
@@ -379,7 +383,7 @@ class H2Peer(Peer):
         self._end(seen, "END_STREAM" in frame.flags)
 
     def _end(self, seen: Seen, ended: bool) -> None:
-        seen.ended = ended
+        seen.ended = seen.ended or ended  # what was under way when it was refused opens no stream again
         if ended and self.answers:
             self.respond(seen.stream_id, body=seen.path.encode())
 
@@ -610,7 +614,7 @@ class Bench:
 
     def ask_for_connection(self, *, patience_s: float = NEVER) -> Future[str]:
         """What `ConnectionPool.connect` does."""
-        connected: Future[str] = Future()
+        connected: Future[str] = LoopFuture()
         self.put(messages.Connect(connected, self.clock.now + patience_s))
         return connected
 

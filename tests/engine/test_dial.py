@@ -532,9 +532,18 @@ def test_a_cancel_after_the_dial_leaves_its_socket_alone(bench: Bench, listener:
 
 def test_an_answer_that_comes_after_the_dial_wakes_nobody() -> None:
     cancel = DialCancel()
-    wakeup = cancel.attach()
+    wakeup = cancel.attach(lambda: None)
     cancel.detach(wakeup)
     cancel.wake(wakeup)
+
+
+def test_a_forked_childs_copy_of_a_dial_is_closed_although_its_lock_was_held() -> None:
+    cancel, abandoned = DialCancel(), []
+    wakeup = cancel.attach(lambda: abandoned.append(True))
+    cancel._lock.acquire()
+    cancel.abandon_in_child()
+    cancel.cancel()
+    assert (abandoned, cancel.cancelled, wakeup.receiver.fileno()) == ([True], True, -1)
 
 
 # Handshakes that fail

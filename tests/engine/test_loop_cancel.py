@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import random
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
@@ -234,6 +235,40 @@ def test_a_storm_of_cancels_never_overruns_the_peers_limit(make_bench: MakeBench
     bench.run()
     assert peer.most_open <= 5 and bench.loop.stats.queued == 0
     assert all(call.future.cancelled() for call in bench.calls)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_1000_futures_cancelled_at_random_moments_leave_no_slot_and_no_credit_behind(
+    make_bench: MakeBench, seed: int
+) -> None:
+    chance = random.Random(seed)
+    bench = make_bench(max_connections_per_origin=3)
+    calls = [bench.submit(f"/{n}", content=b"x" * 300 if n % 3 == 0 else None) for n in range(1000)]
+    left = calls.copy()
+    while left:
+        bench.run()
+        while bench.dialer.pending:
+            bench.connect_h2(MAX_CONCURRENT_STREAMS=chance.choice([1, 7, 30]))
+            bench.run()
+        for call in chance.sample(left, min(len(left), chance.randrange(1, 60))):
+            call.future.cancel()
+        for peer in bench.peers:
+            assert isinstance(peer, H2Peer)
+            for stream_id in chance.sample(peer.open_ids, -(-len(peer.open_ids) // 3)):
+                peer.respond(stream_id, body=bytes(chance.randrange(5000)))
+            peer.pongs = chance.random() < 0.7
+            if peer.pongs:
+                peer.pong()
+        left = [call for call in left if not call.done]
+    for peer in bench.peers:
+        peer.pongs = True  # type: ignore[attr-defined]
+        peer.pong()  # type: ignore[attr-defined]
+    bench.run()
+    stats = bench.loop.stats
+    assert (stats.open_streams, stats.queued) == (0, 0)
+    for connection, peer in zip(bench.connections, bench.peers, strict=True):
+        assert not peer.open_ids and connection.free_slots == peer.limit  # type: ignore[attr-defined]
+    assert any(call.future.cancelled() for call in calls) and not all(call.future.cancelled() for call in calls)
 
 
 def test_a_pong_that_nobody_asked_for_frees_no_slot(make_bench: MakeBench) -> None:

@@ -11,7 +11,7 @@ import pytest
 from engine_bench import CANCEL, Bench
 from hyperframe.frame import PingFrame, RstStreamFrame
 
-from hyperpool.errors import ConnectError, ConnectTimeout, PoolClosed
+from hyperpool.errors import ConnectError, ConnectionLost, ConnectTimeout, PoolClosed, RemoteProtocolError
 from hyperpool.handoff import messages
 from hyperpool.values import Timeout
 
@@ -289,7 +289,8 @@ def test_a_forked_childs_copy_of_the_loop_is_let_go_with_those_who_ask(bench: Be
     bench.run()
     bench.loop.abandon_in_child()
     bench.ended = True
-    assert not connected.done()  # it is the parent's, where it will be answered
+    error = connected.exception(0)  # the parent's copy of it will be answered
+    assert type(error) is ConnectionLost and error.origin == bench.loop.origin
 
 
 @pytest.mark.parametrize("raised", [ValueError("mine"), SystemExit(3)])
@@ -374,7 +375,7 @@ def test_a_ping_in_the_turn_in_which_its_connection_breaks_is_nothing(bench: Ben
     peer.flush()
     bench.put(messages.Ping(PAYLOAD))
     bench.run()
-    assert peer.eof and not bench.calls[0].done and bench.dialer.started == 2
+    assert peer.eof and type(bench.calls[0].error) is RemoteProtocolError and bench.ended
 
 
 def test_the_answer_to_a_ping_of_the_callers_proves_nothing_about_our_own(make_bench: MakeBench) -> None:

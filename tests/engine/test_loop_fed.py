@@ -78,10 +78,12 @@ def test_a_request_that_the_pool_does_not_take_lets_its_feeder_go(make_bench: Ma
 
 
 @pytest.mark.parametrize("how", ["goaway", "refused stream"])
-def test_a_body_that_was_opened_is_not_sent_again(bench: Bench, how: str) -> None:
-    # L9: also before the first byte. Its owner is told, and can feed a new one.
+def test_a_body_that_has_begun_to_go_out_is_not_sent_again(bench: Bench, how: str) -> None:
+    # L9. Its owner is told, and can feed a new one.
     peer, source = bench.open_h2(), FedSource()
     call = bench.submit(content=source)
+    bench.run()
+    source.feed(b"gone")
     bench.run()
     if how == "goaway":
         peer.go_away(0)
@@ -90,6 +92,20 @@ def test_a_body_that_was_opened_is_not_sent_again(bench: Bench, how: str) -> Non
     bench.run()
     assert isinstance(call.error, ConnectionLost) and call.error.processed == "no"
     assert not source.feed(b"more")
+
+
+def test_a_body_of_which_nothing_went_out_goes_on_with_the_next_stream(bench: Bench) -> None:
+    peer, source = bench.open_h2(), FedSource()
+    call = bench.submit(content=source)
+    bench.run()
+    peer.refuse(1)
+    bench.run()
+    source.feed(b"later")
+    source.finish()
+    bench.run()
+    peer.respond(3)
+    bench.run()
+    assert call.response.ok and peer.seen[3].body == b"later"
 
 
 def test_a_request_that_waits_for_a_slot_keeps_its_body_for_the_next_connection(make_bench: MakeBench) -> None:

@@ -108,6 +108,58 @@ def test_the_two_step_goaway_lets_everything_finish_and_resends_only_what_the_se
     assert all(call.response.ok for call in calls)
 
 
+@pytest.mark.parametrize("code", [*range(14), 0xFF, 2**32 - 1])
+def test_whatever_the_code_lower_streams_finish_and_higher_ones_are_resent(bench: Bench, code: int) -> None:
+    first = bench.open_h2()
+    calls = bench.submit_many(4, content=b"post")
+    bench.run()
+    first.go_away(3, code)
+    bench.run()
+    bench.advance(1)  # where the code asks for calm
+    second = reconnect(bench)
+    assert second.paths == ["/2", "/3"] and not first.eof  # the replacement is there before the drained one is gone
+    for peer in (first, second):
+        for stream_id in (1, 3):
+            peer.respond(stream_id)
+    bench.run()
+    assert all(call.response.ok for call in calls) and first.eof
+
+
+def test_a_second_goaway_with_a_lower_id_gives_back_the_rest_and_nothing_twice(bench: Bench) -> None:
+    # RELIABILITY F23
+    first = bench.open_h2()
+    calls = bench.submit_many(4)
+    bench.run()
+    for last_id in (5, 1, 1):
+        first.go_away(last_id)
+        bench.run()
+    second = reconnect(bench)
+    assert second.paths == ["/1", "/2", "/3"]
+    second.answers = True
+    first.respond(1)
+    for stream_id in second.open_ids:
+        second.respond(stream_id)
+    bench.run()
+    assert [len(call.response.retries) for call in calls] == [0, 1, 1, 1]
+
+
+def test_a_second_goaway_with_a_higher_id_takes_nothing_back(bench: Bench) -> None:
+    # RELIABILITY F23, RFC 9113 6.8: what was given back is on its way elsewhere.
+    first = bench.open_h2()
+    calls = bench.submit_many(2)
+    bench.run()
+    first.go_away(1)
+    bench.run()
+    first.go_away(HIGHEST_STREAM_ID)
+    first.respond(1)
+    first.respond(3)  # which it had denied
+    bench.run()
+    second = reconnect(bench)
+    second.respond(1, body=b"second")
+    bench.run()
+    assert second.paths == ["/1"] and [call.response.text for call in calls] == ["", "second"]
+
+
 def test_a_bytes_body_is_resent_from_its_beginning(bench: Bench) -> None:
     first, call = bench.open_h2(), bench.submit(content=b"b" * 100_000)
     bench.run()
@@ -128,6 +180,8 @@ def test_a_replayable_upload_is_opened_anew_and_its_first_run_is_let_go(bench: B
     first, body = bench.open_h2(), HandFed(replayable=True)
     bench.submit(source=body)
     bench.run()
+    body.pipe.feed(b"once")
+    bench.run()
     first.go_away(0)
     bench.run()
     second = reconnect(bench)
@@ -140,8 +194,10 @@ def test_a_replayable_upload_is_opened_anew_and_its_first_run_is_let_go(bench: B
 
 
 def test_a_body_that_cannot_be_replayed_fails_and_says_that_it_was_not_processed(bench: Bench) -> None:
-    peer = bench.open_h2()
-    call, other = bench.submit(source=HandFed()), bench.submit("/other")
+    peer, body = bench.open_h2(), HandFed()
+    call, other = bench.submit(source=body), bench.submit("/other")
+    bench.run()
+    body.pipe.feed(b"gone")
     bench.run()
     peer.go_away(0)
     bench.run()
@@ -160,10 +216,12 @@ def test_a_request_is_resent_five_times_at_most(bench: Bench, how: str) -> None:
         if how == "GOAWAY":
             peer.go_away(0)
             bench.run()
+            bench.advance(1)  # the longest rest between two attempts
             peer = reconnect(bench) if bench.dialer.pending else peer
         else:
             peer.refuse(max(peer.seen))
             bench.run()
+            bench.advance(1)
     assert isinstance(call.error, ConnectionLost)
     assert (call.error.processed, bench.loop.stats.resent) == ("no", MAX_RESENDS)
     assert MAX_RESENDS == 5 and "too often" in str(call.error)

@@ -182,7 +182,10 @@ class TestHttp11Required:
         assert first.paths == ["/refused", "/running"]
 
     def test_a_body_that_cannot_be_replayed_is_not(self, bench: Bench) -> None:
-        first, call = bench.open_h2(), bench.submit(source=HandFed())
+        first, body = bench.open_h2(), HandFed()
+        call = bench.submit(source=body)
+        bench.run()
+        body.pipe.feed(b"gone")
         bench.run()
         first.refuse(1, HTTP_1_1_REQUIRED)
         bench.run()

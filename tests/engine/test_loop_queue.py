@@ -8,7 +8,7 @@ import pytest
 from engine_bench import REFUSED_STREAM, Bench
 
 from hyperpool.engine.connections import Connections
-from hyperpool.errors import ConnectError, ConnectTimeout, HyperpoolError, PoolFull
+from hyperpool.errors import ConnectError, ConnectTimeout, HyperpoolError, PoolFull, PoolTimeout
 from hyperpool.handoff import messages
 from hyperpool.values import Timeout
 
@@ -157,6 +157,33 @@ def test_the_queue_is_bounded(make_bench: MakeBench) -> None:
     assert [call.done for call in calls] == [False, False, False, True, True]
     assert all(isinstance(call.error, PoolFull) and call.error.processed == "no" for call in calls[3:])
     assert calls[3].error is not calls[4].error
+
+
+def test_who_finds_the_queue_full_is_told_what_holds_the_slots(make_bench: MakeBench) -> None:
+    bench = make_bench(max_connections_per_origin=1, max_queued_per_origin=2)
+    bench.open_h2(MAX_CONCURRENT_STREAMS=3)
+    for count in (2, 1, 2):
+        bench.submit_many(count)
+        bench.run()
+    bench.advance(7)
+    call = bench.submit()
+    bench.run()
+    assert "3 under way on 1 connection, 2 queued, the oldest for 7.0 s; slow down" in str(call.error)
+
+
+def test_who_times_out_in_the_queue_is_told_what_holds_the_slots(make_bench: MakeBench) -> None:
+    bench = make_bench(max_connections_per_origin=2)
+    bench.open_h2(MAX_CONCURRENT_STREAMS=2)
+    bench.submit_many(5)
+    bench.run()
+    bench.connect_h2(MAX_CONCURRENT_STREAMS=2)
+    bench.run()
+    bench.advance(3)
+    call = bench.submit(timeout=Timeout(pool=4))
+    bench.run()
+    bench.advance(4)
+    assert isinstance(call.error, PoolTimeout)
+    assert str(call.error).endswith(": 4 under way on 2 connections, 2 queued, the oldest for 7.0 s")
 
 
 # -- dials that fail ---------------------------------------------------------------------------------------------------

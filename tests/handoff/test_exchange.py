@@ -14,7 +14,7 @@ from handoff_kit import ORIGIN, make_answer, make_exchange, make_head, make_requ
 from hyperpool.errors import ConnectionLost, LocalProtocolError, ReadTimeout, ResponseClosed, TotalTimeout
 from hyperpool.handoff.exchange import Exchange, Resend, State
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
-from hyperpool.handoff.source import BytesSource, make_source
+from hyperpool.handoff.source import BytesSource, FedSource, make_source
 from hyperpool.values import Limits, Timeout
 
 
@@ -354,18 +354,39 @@ class TestResending:
     def test_the_first_runs_uploader_is_sent_home(self) -> None:
         exchange = opened(source=make_source([b"abc"]), head=make_head(None))
         upload = exchange.upload
+        while not exchange.take_upload(1).data:
+            continue
         exchange.requeue("GOAWAY", 104.0)
         assert upload.feed(b"more") is False
 
     def test_without_a_body_it_is_replayable(self) -> None:
         assert make_exchange().replayable
 
-    def test_with_a_generator_it_is_replayable_until_it_went_out(self) -> None:
+    def test_with_a_body_that_comes_once_it_is_replayable_until_a_byte_of_that_has_left(self) -> None:
         """L9."""
-        exchange = make_exchange(source=make_source(iter([b"a"])), head=make_head(None))
+        source = FedSource()
+        exchange = opened(source=source, head=make_head(None))
+        source.feed(b"a")
         before = exchange.replayable
-        exchange.begin(1, 101.0)
+        exchange.take_upload(1)
         assert (before, exchange.replayable) == (True, False)
+
+    def test_a_body_of_which_nothing_has_left_goes_on_where_it_is(self) -> None:
+        """L9."""
+        source = FedSource()
+        exchange = opened(source=source, head=make_head(None))
+        source.feed(b"a")
+        source.finish()
+        exchange.requeue("GOAWAY", 104.0)
+        exchange.begin(3, 105.0)
+        piece = exchange.take_upload(10)
+        assert (bytes(piece.data), piece.last) == (b"a", True)
+
+    def test_an_upload_that_had_run_dry_is_no_excuse_in_the_queue(self) -> None:
+        exchange = opened(source=FedSource(), head=make_head(None))
+        exchange.upload_starved = True
+        exchange.requeue("GOAWAY", 104.0)
+        assert not exchange.excused
 
 
 class TestUploading:

@@ -176,6 +176,8 @@ class TestOneRequest:
         source = FedSource()
         exchange = exchange_with(source)
         exchange.begin(1, 101.0)
+        source.feed(b"gone")
+        exchange.take_upload(10)
         assert not exchange.replayable
         exchange.requeue("GOAWAY", 102.0)  # which the loop does not do where it is not replayable
         assert not source.feed(b"more")

@@ -17,7 +17,7 @@ import brotli
 import pytest
 import zstandard
 from handoff_kit import ORIGIN, Waiters, make_request, make_response, open_pipe, streaming
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyperpool.errors import ConnectionLost, DecodeError, HTTPStatusError, ResponseClosed
@@ -243,6 +243,7 @@ class TestAllWaysOfReadingAgree:
         assert isinstance("".join(response.iter_text(3)), str)
 
     @unhurried
+    @example(body=b"\xef", name="utf-8-sig", n=1)
     @given(
         body=st.binary(max_size=12),
         name=st.sampled_from(["utf-16", "UTF16", "utf_32", "utf-8-sig"]),

@@ -1,0 +1,59 @@
+"""Many requests, so many of them under way at a time: what `Client.map` iterates over.
+
+Leaving an iteration early, by whatever way, cancels what is under way.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.response import Response
+
+
+def in_order(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Iterator[Response]:
+    """The responses in the order of their requests."""
+    window: list[ResponseFuture] = []
+    try:
+        for future in submitted:
+            window.append(future)
+            if len(window) >= max_in_flight:
+                yield _take_first(window)
+        while window:
+            yield _take_first(window)
+    finally:
+        for future in window:
+            future.cancel()
+
+
+def _take_first(window: list[ResponseFuture]) -> Response:
+    response = window[0].result()
+    del window[0]  # not before: Ctrl-C while waiting must find it, to cancel it with the others
+    return response
+
+
+def as_completed(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Iterator[Response]:
+    """The responses in the order in which they come."""
+    done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    under_way: set[Any] = set()
+    try:
+        for future in submitted:
+            under_way.add(future)
+            future.add_done_callback(done.put)
+            if len(under_way) >= max_in_flight:
+                yield _take_done(done, under_way)
+        while under_way:
+            yield _take_done(done, under_way)
+    finally:
+        for future in under_way:
+            future.cancel()
+
+
+def _take_done(done: queue.SimpleQueue[Any], under_way: set[Any]) -> Response:
+    future = done.get()
+    under_way.discard(future)
+    response: Response = future.result()
+    return response

@@ -1,0 +1,88 @@
+"""Where a redirect leads (RFC 9110 15.4), as pure functions.
+
+Refusing is the rule wherever a server could make us do what the caller never meant: another scheme than http and
+https, a Location with control characters in it, credentials that change their origin.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+from dataclasses import replace
+from typing import Any
+
+from hyperpool.errors import InvalidURL, RemoteProtocolError
+from hyperpool.policy.writing import without
+from hyperpool.values import Request, parse_url, without_userinfo
+
+STATUSES = frozenset((301, 302, 303, 307, 308))
+
+# What the caller said to one origin alone. Host names it, so it cannot be right for another.
+_PRIVATE = frozenset(("authorization", "cookie", "proxy-authorization", "host"))
+
+# What describes a body, which has no meaning without one (the list of the Fetch standard, and what frames it).
+_OF_THE_BODY = frozenset(
+    (
+        *("content-encoding", "content-language", "content-length", "content-location", "content-type"),
+        *("transfer-encoding", "expect", "trailer", "digest", "content-digest", "repr-digest"),
+    )
+)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]").search  # urljoin would drop some of them silently
+
+
+def location(fields: Any) -> str | None:
+    """The Location of a response head; None without one, or with an empty one."""
+    found = next((value for name, value in fields if name == b"location"), b"").strip()
+    try:
+        return found.decode() or None  # servers send raw UTF-8 there, whatever RFC 9110 5.5 says
+    except UnicodeDecodeError:
+        return str(found, "latin-1")
+
+
+def next_url(url: str, to: str, **where: Any) -> str:
+    """The absolute URL of a Location that came in answer to ``url``: resolved against it, its fragment kept.
+
+    A user in it is dropped: which credentials go out is not the server's to say. Raises RemoteProtocolError for what
+    cannot be requested.
+    """
+    if bad := _CONTROL(to):
+        raise _refused(url, f"{bad[0]!r} stands in its Location", where)
+    try:
+        joined = urllib.parse.urljoin(url, to)
+        parse_url(joined)  # first: without its user, a URL that should confuse looks innocent
+        joined = without_userinfo(joined)
+    except ValueError as cause:  # InvalidURL is one too
+        what = "it cannot be requested" if isinstance(cause, InvalidURL) else "it is no URL"
+        raise _refused(url, f"it leads to {to[:200]!r}: {what}", where) from cause
+    # RFC 9110 10.2.2: a Location without a fragment inherits that of the request.
+    fragment = urllib.parse.urldefrag(url).fragment
+    return joined if "#" in to or not fragment else f"{joined}#{fragment}"
+
+
+def _refused(url: str, why: str, where: dict[str, Any]) -> RemoteProtocolError:
+    return RemoteProtocolError(f"the redirect of {without_userinfo(url)} is not followed: {why}", **where)
+
+
+def next_method(status: int, method: str) -> str:
+    """The method with which a redirect is followed.
+
+    303 asks for GET, but HEAD stays (RFC 9110 15.4.4). 301 and 302 make GET of POST, as every browser does (15.4.2);
+    all other methods stay, and 307 and 308 never change one.
+    """
+    if status == 303 and method != "HEAD":
+        return "GET"
+    return "GET" if status in (301, 302) and method == "POST" else method
+
+
+def redirected(request: Request, status: int, url: str) -> Request:
+    """The request to send in answer to a redirect, to the same origin."""
+    method = next_method(status, request.method)
+    if method == request.method:
+        return replace(request, url=url)
+    return replace(request, url=url, method=method, content=None, headers=without(request.headers, _OF_THE_BODY))
+
+
+def estranged(request: Request) -> Request:
+    """The same for another origin: nothing of what was meant for the first one alone."""
+    return replace(request, headers=without(request.headers, _PRIVATE))

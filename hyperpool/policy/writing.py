@@ -1,0 +1,147 @@
+"""What callers write, turned into the parts of a request: verbs, headers, parameters, bodies. Pure functions.
+
+Header sets are immutable tuples of pairs here, so that a request under way never sees a change of the client's.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import re
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Union
+
+from hyperpool._version import __version__
+from hyperpool.errors import InvalidURL, LocalProtocolError
+from hyperpool.protocol.content import accept_encoding
+from hyperpool.values import HeadersLike
+
+Params = Union[Mapping[str, Any], Sequence["tuple[str, Any]"], str, None]
+Headers = tuple[tuple[str, str], ...]
+
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match  # RFC 3986 3.1
+
+
+def verb(method: str) -> str:
+    """The method in upper case. Raises LocalProtocolError."""
+    if not isinstance(method, str):
+        raise LocalProtocolError(f"the method must be str, not {type(method).__name__}")
+    # ASCII alone: the upper case of "\u0131" is "I", and what is no token must not become one here.
+    return method.upper() if method.isascii() else method
+
+
+# -- headers -----------------------------------------------------------------------------------------------------------
+
+
+def default_headers() -> Headers:
+    """What every request says unless it is told otherwise."""
+    return (
+        ("User-Agent", f"hyperpool/{__version__}"),
+        ("Accept", "*/*"),
+        ("Accept-Encoding", accept_encoding()),
+    )
+
+
+def merged(under: Headers, over: HeadersLike) -> Headers:
+    """Header fields of both; a name in ``over`` replaces that name in ``under``, and None as its value removes it."""
+    if not over:
+        return under
+    given = list(over.items()) if isinstance(over, Mapping) else list(over)
+    pairs = [(text(name), value) for name, value in given]
+    named = {name.lower() for name, _ in pairs}
+    kept = tuple(pair for pair in under if pair[0].lower() not in named)
+    return kept + tuple((name, text(value)) for name, value in pairs if value is not None)
+
+
+def names(headers: Headers, wanted: str) -> bool:
+    """Whether a field of this name, in lower case, is among them."""
+    return any(name.lower() == wanted for name, _ in headers)
+
+
+def without(headers: Headers, unwanted: frozenset[str]) -> Headers:
+    """The fields but for those of these names, which are in lower case."""
+    return tuple(pair for pair in headers if pair[0].lower() not in unwanted)
+
+
+def text(given: Any) -> str:
+    """A header name or value as str. Raises LocalProtocolError for what is neither str, bytes nor int."""
+    if isinstance(given, bytes):
+        return given.decode("latin-1")
+    if isinstance(given, (str, int)) and not isinstance(given, bool):
+        return str(given)
+    raise LocalProtocolError(f"a header name or value must be str or bytes, not {type(given).__name__}")
+
+
+# -- the URL -----------------------------------------------------------------------------------------------------------
+
+
+def full_url(url: str, base_url: str, own_params: Params, params: Params) -> str:
+    """The URL to ask for: below ``base_url`` where it is relative, with the parameters of both, the call's by name."""
+    if not isinstance(url, str):
+        raise InvalidURL(f"a URL must be str, not {type(url).__name__}")
+    if base_url and not _ABSOLUTE(url):
+        url = f"{base_url.rstrip('/')}/{url.lstrip('/')}"
+    if own_params is None and params is None:
+        return url
+    named = {name for name, _ in _pairs(params)}
+    if not isinstance(own_params, str):
+        own_params = [pair for pair in _pairs(own_params) if pair[0] not in named]
+    return _with_query(_with_query(url, own_params), params)
+
+
+def _pairs(params: Params) -> list[tuple[str, Any]]:
+    """Query parameters as pairs, in their order; those of a ready query string stay in it."""
+    if isinstance(params, str):
+        return []
+    pairs = params.items() if isinstance(params, Mapping) else params or ()
+    return [(name, value) for name, value in pairs if value is not None]
+
+
+def _with_query(url: str, params: Params) -> str:
+    query = params if isinstance(params, str) else urllib.parse.urlencode(_pairs(params), doseq=True)
+    if not query:
+        return url
+    bare, hash_mark, fragment = url.partition("#")
+    separator = "&" if "?" in bare else "?"
+    return f"{bare}{separator}{query}{hash_mark}{fragment}"
+
+
+# -- the body ----------------------------------------------------------------------------------------------------------
+
+
+def body(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str | None]:
+    """The content to send and the type to declare for it. Raises LocalProtocolError for what contradicts itself."""
+    if files:
+        return _multipart(content, data, json, files)
+    if sum(given is not None for given in (content, data, json)) > 1:
+        raise LocalProtocolError("give one of content, data and json, not several")
+    if json is not None:
+        return json_module.dumps(json, separators=(",", ":"), allow_nan=False).encode(), "application/json"
+    if is_form(data):
+        return urllib.parse.urlencode(data, doseq=True).encode(), "application/x-www-form-urlencoded"
+    return (data, None) if content is None else (content, None)
+
+
+def is_form(data: Any) -> bool:
+    """Whether ``data`` is form fields: a mapping, or pairs."""
+    return isinstance(data, Mapping) or (
+        isinstance(data, (list, tuple)) and all(isinstance(one, tuple) for one in data)
+    )
+
+
+def _multipart(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str]:
+    from hyperpool.policy.multipart import Multipart
+
+    if content is not None or json is not None:
+        raise LocalProtocolError("files= makes the whole body: give form fields as data=, and neither content nor json")
+    if data is not None and not is_form(data):
+        raise LocalProtocolError("beside files=, data= must be form fields: a mapping or (name, value) pairs")
+    made = Multipart(list(_fields(data)), files)
+    return made, made.content_type
+
+
+def _fields(data: Any) -> Iterator[tuple[Any, Any]]:
+    """Form fields one by one; a list as a value is a field of that name for each of its entries."""
+    for name, value in data.items() if isinstance(data, Mapping) else data or ():
+        several = value if isinstance(value, (list, tuple)) else (value,)
+        yield from ((name, one) for one in several if one is not None)

@@ -1,0 +1,172 @@
+"""The interpreter ends at any moment: with its own status, silently, and with what was submitted delivered.
+
+RELIABILITY X2, X3; see tests/client/test_client_endings.py for programs that merely forget to close. Each test is a
+program in an interpreter of its own, in development mode.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from client_support import AUTHORITY, H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire
+
+pytestmark = pytest.mark.slow
+
+PRELUDE = """
+import ctypes, logging, os, signal, sys, threading
+import hyperpool
+origin, ca = sys.argv[1:]
+client = hyperpool.Client(verify=ca if origin.startswith("https") else True)
+
+class Stopped(BaseException):
+    pass
+
+def waiting(thread, call):
+    # Until the thread stands in this call.
+    def inside(frame):
+        while frame is not None:
+            if frame.f_code.co_name == call:
+                return True
+            frame = frame.f_back
+        return False
+    while not inside(sys._current_frames().get(thread.ident)):
+        pass
+"""
+
+both = pytest.mark.parametrize("wire", [H2_TLS, H1_PLAIN], ids=str)
+
+
+def runs(kit: Kit, folder: Path, wire: Wire, program: str) -> tuple[Any, subprocess.CompletedProcess[str]]:
+    server = kit.server(wire, errors_expected=True)
+    ca = folder / "ca.pem"
+    ca.write_bytes(AUTHORITY.ca_pem)
+    path = folder / "program.py"
+    path.write_text(PRELUDE + textwrap.dedent(program))
+    command = [sys.executable, "-X", "dev", "-W", "error", str(path), server.origin, str(ca)]
+    return server, subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+
+
+# Each with the status of its end.
+ENDS = {
+    "sys.exit": (3, "future = client.submit('GET', origin + '/fault/silence'); sys.exit(3)"),
+    "os._exit": (4, "future = client.submit('GET', origin + '/fault/silence'); os._exit(4)"),
+    "os._exit in a done-callback": (
+        5,
+        """
+        client.submit("GET", origin + "/bytes/3").add_done_callback(lambda _: os._exit(5))
+        threading.Event().wait(10)
+        """,
+    ),
+    "SIGTERM": (-15, "client.get(origin + '/bytes/3'); os.kill(os.getpid(), signal.SIGTERM)"),
+    "sys.exit in another thread": (
+        0,
+        """
+        def work():
+            client.get(origin + "/bytes/3")
+            sys.exit(9)
+        thread = threading.Thread(target=work)
+        thread.start()
+        """,
+    ),
+    "the end of main while another thread asks on": (
+        0,
+        """
+        def work():
+            threading.main_thread().join()
+            for _ in range(20):
+                assert client.get(origin + "/bytes/3").ok
+        threading.Thread(target=work).start()
+        """,
+    ),
+    "the end of main in the middle of a done-callback": (
+        0,
+        """
+        inside = threading.Event()
+        def callback(_):
+            inside.set()
+            threading.Event().wait(1)
+        client.submit("GET", origin + "/bytes/3").add_done_callback(callback)
+        inside.wait(10)
+        """,
+    ),
+    "daemon threads that make clients while it ends": (
+        0,
+        """
+        import warnings
+        def work():
+            while True:
+                hyperpool.Client(pool=None)
+        for _ in range(4):
+            threading.Thread(target=work, daemon=True).start()
+        client.get(origin + "/bytes/3")
+        """,
+    ),
+    "an answer that is logged as the last thing": (
+        0,
+        """
+        import atexit
+        logging.basicConfig(stream=open(os.devnull, "w"), level=logging.DEBUG)
+        atexit.register(lambda: logging.info(client.get(origin + "/bytes/3").status_code))
+        atexit.register(logging.shutdown)
+        client.submit("GET", origin + "/delay/0.1").add_done_callback(lambda _: logging.info("late"))
+        import warnings; warnings.simplefilter("ignore", ResourceWarning)  # of the log's file
+        """,
+    ),
+}
+
+
+@both
+@pytest.mark.parametrize("name", ENDS)
+def test_a_program_ends_with_its_own_status_and_says_nothing(kit: Kit, tmp_path: Path, wire: Wire, name: str) -> None:
+    status, program = ENDS[name]
+    _, done = runs(kit, tmp_path, wire, program)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", ""), done.stderr
+
+
+@both
+def test_what_was_submitted_before_the_end_reaches_the_server(kit: Kit, tmp_path: Path, wire: Wire) -> None:
+    program = """
+        for n in range(20):
+            client.submit("POST", origin + "/sha256", content=bytes(100_000))
+        client.submit("POST", origin + "/sha256", content=(bytes(10_000) for _ in range(20)))
+    """
+    server, done = runs(kit, tmp_path, wire, program)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(one.body_bytes for one in server.requests if one.is_complete) == [100_000] * 20 + [200_000]
+
+
+@pytest.mark.parametrize("error", ["Stopped", "SystemExit", "KeyboardInterrupt"])
+def test_an_exception_that_is_thrown_into_a_waiting_thread_cancels_its_request_alone(
+    kit: Kit, tmp_path: Path, error: str
+) -> None:
+    """Python delivers it when the thread next runs Python code: here, when a signal or an answer wakes it."""
+    program = f"""
+        seen = []
+        def work():
+            try:
+                while True:
+                    client.get(origin + "/delay/0.05")
+            except {error}:
+                seen.append(True)
+        thread = threading.Thread(target=work)
+        thread.start()
+        other = client.submit("GET", origin + "/delay/0.5")
+        waiting(thread, "result")
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object({error}))
+        thread.join(10)
+        assert seen and not thread.is_alive()
+        assert other.result().ok
+        assert client.get(origin + "/bytes/3").ok
+        # The count that the loop publishes may be one turn old.
+        import time
+        while client.pool.stats().open_streams:
+            time.sleep(0.001)
+        client.close()
+    """
+    _, done = runs(kit, tmp_path, H2_TLS, program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr

@@ -1,0 +1,137 @@
+"""X1: what a forked child does with what came along: no lock of a thread that is not there holds it up."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import as_completed
+from typing import Any
+
+import pytest
+
+from hyperpool.errors import ConnectionLost
+from hyperpool.handoff import body
+from hyperpool.handoff.body import BodyPipe, BytesUpload, UploadPipe
+from hyperpool.handoff.futures import LoopFuture
+from hyperpool.handoff.loop_thread import enter_loop_thread, leave_loop_thread, on_loop_thread
+from hyperpool.handoff.source import BytesSource, FedSource, StreamSource
+
+LOST = ConnectionLost("forked")
+
+
+def hold(in_thread: Callable[..., Any], *locks: Any) -> None:
+    """Take the locks on a thread that ends, and leave them taken: so a child finds those of its parent's threads."""
+    in_thread(lambda: [lock.acquire() for lock in locks]).value()
+
+
+def test_a_future_fails_although_its_condition_was_held(in_thread) -> None:
+    future: LoopFuture[str] = LoopFuture()
+    hold(in_thread, future._condition)
+    future.abandon_in_child(LOST)
+    assert future.exception(0) is LOST
+
+
+def test_a_future_that_was_just_being_resolved_fails() -> None:
+    future: LoopFuture[str] = LoopFuture()
+    future.set_running_or_notify_cancel()
+    future.abandon_in_child(LOST)
+    assert future.exception(0) is LOST
+
+
+def test_a_future_that_was_resolved_stays_so() -> None:
+    future: LoopFuture[str] = LoopFuture()
+    future.set_result("here")
+    future.abandon_in_child(LOST)
+    assert future.result(0) == "here"
+
+
+def test_a_cancelled_future_is_told_to_those_who_wait_for_several(in_thread) -> None:
+    futures: list[LoopFuture[str]] = [LoopFuture(), LoopFuture()]
+    futures[0].set_result("here")
+    coming = as_completed(futures, timeout=10)
+    assert next(coming) is futures[0]
+    futures[1].cancel()
+    waiter = futures[1]._waiters[0]
+    hold(in_thread, waiter.lock, waiter.event._cond)
+    futures[1].abandon_in_child(LOST)
+    assert next(coming) is futures[1]
+
+
+def test_a_callers_callbacks_are_not_run_but_queues_are_filled() -> None:
+    future: LoopFuture[str] = LoopFuture()
+    ran: list[Any] = []
+    filled: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    future.add_done_callback(ran.append)
+    future.add_done_callback(filled.put)
+    future.abandon_in_child(LOST)
+    assert ran == [] and filled.get_nowait() is future
+
+
+def test_a_reader_gets_what_is_here_and_then_the_error(in_thread) -> None:
+    pipe = BodyPipe(credit=lambda _: None, credit_step_bytes=1)
+    pipe.feed(b"here")
+    hold(in_thread, pipe._cond)
+    pipe.abandon_in_child(LOST)
+    assert pipe.take() == b"here"
+    with pytest.raises(ConnectionLost):
+        pipe.take()
+
+
+def test_a_body_that_was_complete_stays_so() -> None:
+    pipe = BodyPipe(credit=lambda _: None, credit_step_bytes=1)
+    pipe.feed(b"all")
+    pipe.finish([])
+    pipe.abandon_in_child(LOST)
+    assert (pipe.take(), pipe.take()) == (b"all", b"")
+
+
+def test_a_complete_body_can_be_read_although_a_second_reader_held_its_lock(in_thread, monkeypatch) -> None:
+    """Its exchange has ended: no loop knows it any more, so it must help itself."""
+    pipe = BodyPipe(credit=lambda _: None, credit_step_bytes=1)
+    pipe.feed(b"all")
+    pipe.finish([])
+    hold(in_thread, pipe._cond)
+    monkeypatch.setattr(body, "_process", body._process)
+    body._become_child()
+    assert pipe.take() == b"all"
+    assert not pipe.abandon()
+
+
+def test_a_feeder_is_sent_home(in_thread) -> None:
+    pipe = UploadPipe(capacity_bytes=1, notify=lambda: None)
+    pipe.feed(b"full")
+    hold(in_thread, pipe._cond)
+    pipe.abandon_in_child()
+    assert not pipe.feed(b"more")
+
+
+def test_who_feeds_a_source_by_hand_is_sent_home(in_thread) -> None:
+    fed = FedSource(capacity_bytes=1)
+    fed.feed(b"full")
+    hold(in_thread, fed._pipe._cond)
+    fed.abandon_in_child()
+    assert not fed.feed(b"more")
+
+
+def test_other_bodies_have_nobody_to_send_home() -> None:
+    BytesSource(b"x").abandon_in_child()
+    StreamSource(lambda: iter(()), length_bytes=None, replayable=True).abandon_in_child()
+    upload = BytesUpload(b"x")
+    upload.abandon_in_child()
+    assert upload.take(1).data == b""
+
+
+def test_the_thread_that_forked_is_no_io_thread_any_more() -> None:
+    seen: list[bool] = []
+
+    def fork() -> None:
+        enter_loop_thread()
+        seen.append(on_loop_thread())
+        leave_loop_thread()
+        seen.append(on_loop_thread())
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+    assert seen == [True, False]
