@@ -53,6 +53,7 @@ TEST = [
     "hypercorn>=0.17",
     "httpie>=3.2.4",
     "minio>=7.2",
+    "interleave-test>=0.1; python_version >= '3.12'",
     "httpx[http2]>=0.28,<1",
 ]
 

@@ -63,17 +63,18 @@ def parse_url(text: str) -> Url:
     """
     if not isinstance(text, str):
         raise InvalidURL(f"a URL must be str, not {type(text).__name__}")
+    shown = repr(without_userinfo(text))
     if bad := _FORBIDDEN.search(text):
-        raise InvalidURL(f"{text!r}: {bad[bad.lastindex or 0]!r} is not allowed here; percent-encode it (RFC 3986 2.1)")
+        raise InvalidURL(f"{shown}: {bad[bad.lastindex or 0]!r} is not allowed here; percent-encode it (RFC 3986 2.1)")
     parts = _split(text)
     scheme = (parts.scheme or "").lower()
     if scheme not in DEFAULT_PORTS:
-        raise InvalidURL(f"{text!r}: give an absolute URL that begins with http:// or https://")
+        raise InvalidURL(f"{shown}: give an absolute URL that begins with http:// or https://")
     if not parts.host:
-        raise InvalidURL(f"{text!r}: no host name in this URL")
+        raise InvalidURL(f"{shown}: no host name in this URL")
     port = DEFAULT_PORTS[scheme] if parts.port is None else parts.port
     if not 1 <= port <= 65535:
-        raise InvalidURL(f"{text!r}: the port must be between 1 and 65535")
+        raise InvalidURL(f"{shown}: the port must be between 1 and 65535")
     host = parts.host.strip("[]").lower()
     return Url(Origin(scheme, host, port), parts.request_uri, parts.auth, text)
 
@@ -90,7 +91,9 @@ def _split(text: str) -> Any:
     try:
         return urllib3.util.parse_url(text)
     except (urllib3.exceptions.LocationParseError, UnicodeError, ValueError) as error:
-        raise InvalidURL(f"{text!r}: this URL cannot be parsed ({error})") from error
+        shown = without_userinfo(text)
+        # The cause shows the URL as it is: not where a password may stand in it.
+        raise InvalidURL(f"{shown!r}: this URL cannot be parsed (RFC 3986 3)") from (error if shown == text else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -297,3 +297,10 @@ class TestLimits:
     def test_every_limit_is_documented(self, name: str) -> None:
         # From Python 3.13 on the compiler strips the indentation.
         assert f"\n{name}: " in inspect.cleandoc(Limits.__doc__ or "")
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@a.test:99999/", "ftp://user:secret@a.test/", "http://user:secret@/"])
+def test_no_password_stands_in_the_error_about_a_url(url: str) -> None:
+    with pytest.raises(InvalidURL) as caught:
+        parse_url(url)
+    assert "secret" not in str(caught.value) and caught.value.__cause__ is None

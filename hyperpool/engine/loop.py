@@ -332,6 +332,7 @@ class OriginLoop:
         self._endings.crash(error, [*self._taken, *self.inbox.close()])
 
     def _release(self) -> None:
+        self._settlement.all_are()  # whoever drains waits for nothing more, however this loop has ended
         self._selector.close()
         self._wakeup.close()
         self.ended = True

@@ -386,12 +386,16 @@ class TestHttp2Form:
         (field,) = head_fields_for_h2(prepare((name, "s" * size)))[4:]
         assert isinstance(field, hpack.NeverIndexedHeaderTuple)
 
-    @pytest.mark.parametrize(("size", "secret"), [(0, True), (19, True), (20, False), (500, False)])
+    @pytest.mark.parametrize(("size", "secret"), [(1, True), (19, True), (20, False), (500, False)])
     def test_a_cookie_that_can_be_guessed_is_never_indexed(self, size: int, secret: bool) -> None:
         """RFC 7541 7.1.3."""
         (field,) = head_fields_for_h2(prepare(("Cookie", "c" * size)))[4:]
         assert isinstance(field, hpack.NeverIndexedHeaderTuple) is secret
         assert tuple(field) == (b"cookie", b"c" * size)
+
+    def test_an_empty_cookie_is_left_out(self) -> None:
+        """RFC 9113 8.2.3: joined to the others it would end the value with a blank, which is malformed."""
+        assert head_fields_for_h2(prepare(("Cookie", "a=b; c=d"), ("Cookie", "")))[4:] == [(b"cookie", b"a=b; c=d")]
 
     def test_other_fields_are_indexed(self) -> None:
         assert not any(isinstance(field, hpack.HeaderTuple) for field in head_fields_for_h2(prepare(("x", "y"))))
