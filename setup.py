@@ -50,6 +50,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "cryptography>=45",
     "hypothesis>=6.100",
+    "gunicorn>=22",
     "hypercorn>=0.17",
     "httpie>=3.2.4",
     "minio>=7.2",

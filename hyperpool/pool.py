@@ -6,18 +6,13 @@ Loops do not know the pool: one that has ended is noticed by its closed inbox, a
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import dataclasses
-import importlib
-import os
-import sys
 import threading
 import time
 import weakref
 from collections import OrderedDict
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
 from hyperpool.handoff.deadlines import NEVER
@@ -25,9 +20,10 @@ from hyperpool.handoff.exchange import Exchange, ResponseFuture, Review
 from hyperpool.handoff.futures import LoopFuture
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
-from hyperpool.handoff.messages import Close, Connect, Drain, Ping, Prewarm, Retire, Submit
+from hyperpool.handoff.messages import Close, Connect, Ping, Prewarm, Retire, Submit
 from hyperpool.handoff.pushes import Pushes
 from hyperpool.handoff.source import Source, make_source
+from hyperpool.process import FOR_ALL, FOR_TLS, load, pools, running, tell
 from hyperpool.protocol.fields import forwarded, prepare_head, tunnelled
 from hyperpool.proxies import ProxyLike, ProxyMap, forwards
 from hyperpool.values import Limits, Origin, Proxy, Request, Route, TlsSettings, parse_url
@@ -39,24 +35,8 @@ if TYPE_CHECKING:
     from hyperpool.engine.trust import TlsConfig
     from hyperpool.protocol.events import RequestHead
 
-T = TypeVar("T")
-
 # A loop may end between the look-up and the put; a fresh one cannot, so the second try succeeds but for a close.
 _TRIES = 8
-# How long answers are waited for when the interpreter exits with requests under way.
-_EXIT_GRACE_S = 0.5
-
-# Held over the first request's imports, and over forks: the interpreter keeps a lock for each module that is being
-# imported, and in a child that is forked meanwhile nobody would ever release it.
-_import_lock = threading.RLock()
-_loaded: set[str] = set()
-# A fork waits no longer than this for an import that does not end.
-_IMPORTED_WITHIN_S = 10.0
-
-# By id, not sets: `valuerefs` copies in one step, while a weak set cannot be walked when another thread adds to it.
-_pools: weakref.WeakValueDictionary[int, ConnectionPool] = weakref.WeakValueDictionary()
-# All loops, also those of pools that were forgotten: they live on until they have ended.
-_running: weakref.WeakValueDictionary[int, OriginLoop] = weakref.WeakValueDictionary()
 
 
 class PoolStats(NamedTuple):
@@ -96,7 +76,7 @@ class ConnectionPool:
         self._versions = (http1, http2)
         self._proxies = ProxyMap(proxy, trust_env=trust_env)
         self._begin()
-        _pools[id(self)] = self
+        pools[id(self)] = self
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -133,7 +113,7 @@ class ConnectionPool:
         Raises PoolClosed, PoolFull (too many origins), InvalidURL, and LocalProtocolError for what HTTP does not allow:
         nothing was sent then. Every other fault is the Future's.
         """
-        _load("requests", _FOR_ALL)
+        load("requests", FOR_ALL)
         url = parse_url(request.url)
         if request.target is not None:
             url = dataclasses.replace(url, target=request.target)
@@ -169,9 +149,10 @@ class ConnectionPool:
 
         Raises InvalidURL where the environment names a proxy that is none.
         """
-        if "proxy" not in differs:
-            differs["proxy"] = self._proxies.choose(origin)
-        return dataclasses.replace(Route(origin, self._tls, *self._versions), **differs)
+        given = {"tls": self._tls, "http1": self._versions[0], "http2": self._versions[1], **differs}
+        if "proxy" not in given:
+            given["proxy"] = self._proxies.choose(origin)
+        return Route(origin, **given)
 
     def connect(self, route: Route, *, timeout_s: float | None = 10.0) -> Future[str]:
         """Open a connection, unless there is one; a Future of what it speaks: "HTTP/2" or "HTTP/1.1". Does not block.
@@ -204,7 +185,7 @@ class ConnectionPool:
         with self._lock:
             loop = self._loops.pop(route, None)
         if loop is not None:
-            _tell(loop, Retire())
+            tell(loop, Retire())
 
     def _put(self, route: Route, exchange: Exchange | None, message: Any) -> None:
         if route.upgrade and forwards(route):
@@ -232,9 +213,9 @@ class ConnectionPool:
         return self._add_loop(route, self._build_loop(route))
 
     def _build_loop(self, route: Route) -> OriginLoop:
-        _load("requests", _FOR_ALL)
+        load("requests", FOR_ALL)
         if route.origin.scheme == "https" or (route.proxy is not None and route.proxy.scheme == "https"):
-            _load("TLS", _FOR_TLS)
+            load("TLS", FOR_TLS)
         from hyperpool.engine.dialler import DialThreads
         from hyperpool.engine.loop import OriginLoop
 
@@ -261,12 +242,12 @@ class ConnectionPool:
         if loop is not made:
             made.discard(PoolClosed("not needed"))
         if idle is not None:
-            _tell(idle, Retire())
+            tell(idle, Retire())
         return loop
 
     def _start_locked(self, route: Route, loop: OriginLoop) -> None:
         thread = threading.Thread(target=loop.run, name=f"hyperpool {route.origin}", daemon=True)
-        _running[id(loop)] = loop
+        running[id(loop)] = loop
         try:
             # Under the lock, so that whoever finds the loop finds it running: `close` could not join it otherwise.
             thread.start()
@@ -368,7 +349,7 @@ class ConnectionPool:
         state = "closed" if self._closed else "open"
         return f"<ConnectionPool {state} origins={len(stats.origins)} connections={stats.connections}>"
 
-    def _start_anew_in_child(self) -> None:
+    def start_anew_in_child(self) -> None:
         """After a fork: the parent's threads are not here, and its sockets are not ours to write to."""
         closed = self._closed
         self._finalizer.detach()
@@ -385,82 +366,4 @@ def _for_proxy(head: RequestHead, route: Route, proxy: Proxy) -> RequestHead:
 def _close_loops(threads: dict[threading.Thread, OriginLoop], *, grace_s: float = 0.0, code: int = 0) -> None:
     grace_at = time.monotonic() + grace_s
     for loop in list(threads.values()):
-        _tell(loop, Close(grace_at, code))
-
-
-def _tell(loop: OriginLoop, message: Any) -> bool:
-    try:
-        loop.inbox.put(message)
-    except InboxClosed:
-        return False  # it has ended by itself
-    return True
-
-
-def _drain_at_exit() -> None:
-    """Let requests that were submitted and never waited for reach their end, for a short while.
-
-    Nothing is closed: daemon threads may be in the middle of calls, and an error there would be printed although
-    nobody did anything wrong. They stop with the interpreter, and so do our threads; the system closes the sockets.
-    """
-    until_at = time.monotonic() + _EXIT_GRACE_S
-    waits = []
-    for loop in _alive(_running):
-        answered = threading.Event()
-        if _tell(loop, Drain(answered.set)):
-            waits.append(answered)
-    for answered in waits:
-        answered.wait(max(0.0, until_at - time.monotonic()))
-
-
-# What requests need, and what those over TLS need besides. urllib3 parses URLs, and holds headers.
-_FOR_ALL = ("urllib3", *(f"hyperpool.engine.{name}" for name in ("dialler", "loop", "resolve", "trust")))
-_FOR_TLS = ("ssl", "certifi", "OpenSSL.SSL", "service_identity.cryptography")
-# Others that are imported on the way, by whichever thread needs them first.
-_ON_THE_WAY = ("brotli", "http.cookiejar", "idna", "urllib.request", "zstandard")
-
-
-def _load(what: str, names: tuple[str, ...]) -> None:
-    """Import what requests need: not by `import hyperpool` but by the first request, and nowhere but here.
-
-    A module that some thread imports later, when it is needed, might be just being imported when another one forks.
-    """
-    if what not in _loaded:
-        with _import_lock:
-            for name in names:
-                with contextlib.suppress(ModuleNotFoundError):  # who needs it says so
-                    importlib.import_module(name)
-            _loaded.add(what)
-
-
-def _hold_imports() -> None:
-    _import_lock.acquire(timeout=_IMPORTED_WITHIN_S)
-    for name in (*_FOR_ALL, *_FOR_TLS, *_ON_THE_WAY):
-        if name in sys.modules:
-            with contextlib.suppress(ImportError):  # whoever imports it is told
-                importlib.import_module(name)  # waits for a thread that is at it, and is otherwise done at once
-
-
-def _let_imports_go() -> None:
-    with contextlib.suppress(RuntimeError):  # it was not to be had
-        _import_lock.release()
-
-
-def _start_anew_in_child() -> None:
-    global _import_lock  # noqa: PLW0603 - one for the whole process
-    _import_lock = threading.RLock()
-    loops = _alive(_running)
-    _running.clear()
-    for pool in _alive(_pools):
-        pool._start_anew_in_child()
-    # Then the loops: whatever their ends set free meets pools that can be used.
-    for loop in loops:
-        loop.abandon_in_child()
-
-
-def _alive(known: weakref.WeakValueDictionary[int, T]) -> list[T]:
-    return [one for ref in known.valuerefs() if (one := ref()) is not None]
-
-
-atexit.register(_drain_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_hold_imports, after_in_parent=_let_imports_go, after_in_child=_start_anew_in_child)
+        tell(loop, Close(grace_at, code))

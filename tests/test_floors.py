@@ -37,6 +37,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
             "protocol.frame_log",
             "protocol.hpack_memo",
         ),
+        ("protocol.h2_machine",),
         ("protocol.h2_codec", "protocol.chunk_guard"),
         ("protocol.h1_codec",),
     ],
@@ -69,7 +70,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("engine.endings",),
         ("engine.loop",),
     ],
-    "F3 pool": [("pool",)],
+    "F3 pool": [("process",), ("pool",)],
     "F4 client": [
         ("policy.multipart", "policy.courier", "policy.flights"),
         ("policy.writing",),

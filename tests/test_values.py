@@ -299,7 +299,9 @@ class TestLimits:
         assert f"\n{name}: " in inspect.cleandoc(Limits.__doc__ or "")
 
 
-@pytest.mark.parametrize("url", ["http://user:secret@a.test:99999/", "ftp://user:secret@a.test/", "http://user:secret@/"])
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@a.test:99999/", "ftp://user:secret@a.test/", "http://user:secret@/"]
+)
 def test_no_password_stands_in_the_error_about_a_url(url: str) -> None:
     with pytest.raises(InvalidURL) as caught:
         parse_url(url)

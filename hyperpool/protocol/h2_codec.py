@@ -1,19 +1,8 @@
 """HTTP/2 as bytes: h2's machine with our events around it. No socket, no thread, no clock.
 
-h2 is the one HTTP/2 machine; this file adds what a client needs that h2 does otherwise:
+h2 is the one HTTP/2 machine; `h2_machine` makes it a client's. This file is its face to the engine:
 
-- A received GOAWAY must not end the streams that the server still answers (RFC 9113 6.8), but h2 closes its whole
-  machine (python-hyper/h2 issue 1181). `_Machine` overrides the method that does.
-- Events that stood before an error in the same read must reach the caller: h2 raises and loses them. `_Machine` keeps
-  each frame's events as they come.
-- What still comes on a stream that we have reset is to be ignored (RFC 9113 5.1), but h2 answers each frame of it with
-  one more RST_STREAM: a cancelled download of 1 MiB in flight makes a hundred, and servers count them as an attack
-  (CVE-2023-44487). `_Machine` sends the first. h2 also ends the connection for an interim head on such a stream.
-- A head or trailers that end a message before its declared length (8.1.1) are a complete response to h2.
-- A push that belongs to a stream that we have reset is refused by h2 and forgotten: its response, in flight already,
-  then looks like a request of the server's and ends the connection. `_Machine` remembers it.
-- A reset of a stream that was never opened is a connection error (RFC 9113 6.4), and a header block that cannot be
-  decoded is a COMPRESSION_ERROR (4.3): h2 overlooks the one, and calls the other a PROTOCOL_ERROR.
+- Events are ours, and those that stood before an error in the same read come before it.
 - Frames are judged, and counted, from their first nine bytes (see `frame_guard`).
 
 Outbound header checks of h2 are off, since `fields.prepare_head` has refused all that they refuse, in the caller's
@@ -22,25 +11,20 @@ thread (a differential test proves it). Its inbound checks stay on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import h2.config
-import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-import hpack
-from hyperframe.frame import RstStreamFrame
 
 from hyperpool.errors import HyperpoolError, RemoteProtocolError
 from hyperpool.protocol import events as ours
 from hyperpool.protocol.fields import head_fields_for_h2, parse_status
 from hyperpool.protocol.frame_guard import FrameGuard
 from hyperpool.protocol.frame_log import frame_log
-from hyperpool.protocol.hpack_memo import MemoDecoder, MemoEncoder
+from hyperpool.protocol.h2_machine import CutShort, Machine
 
 if TYPE_CHECKING:
     from hyperpool.values import Limits
@@ -57,18 +41,9 @@ HTTP_1_1_REQUIRED = int(h2.errors.ErrorCodes.HTTP_1_1_REQUIRED)
 MAX_FRAME_BYTES = 1 << 14
 # h2 starts both windows with RFC 9113 6.9.2's initial value.
 INITIAL_WINDOW_BYTES = 65_535
-# Frames can be in flight for this many of our latest resets; an older one is reset once more, which is legal.
-MAX_RESETS_KNOWN = 1_000
 # Pushes that may be under way on a connection: what common servers allow us in requests.
 MAX_PUSHES = 100
 HIGHEST_STREAM_ID = 2**31 - 1
-
-_CONFIG = h2.config.H2Configuration(
-    client_side=True,
-    header_encoding=None,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-)
 
 
 def error_name(code: int) -> str:
@@ -77,129 +52,6 @@ def error_name(code: int) -> str:
         return h2.errors.ErrorCodes(code).name
     except ValueError:
         return f"error {code}"
-
-
-class _CompressionError(h2.exceptions.ProtocolError):
-    """A header block that cannot be decoded: the tables of both sides differ from here on (RFC 9113 4.3)."""
-
-    error_code = h2.errors.ErrorCodes.COMPRESSION_ERROR
-
-
-class _Decoder(MemoDecoder):
-    """hpack's decoder, whose failures tell h2 with which code to leave.
-
-    Owned by the loop thread.
-    """
-
-    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
-        """See hpack."""
-        try:
-            return super().decode(data, raw)
-        except hpack.OversizedHeaderListError:
-            raise  # h2's answer to this one is right: ENHANCE_YOUR_CALM
-        except hpack.HPACKError as error:
-            raise _CompressionError(f"a header block cannot be decoded: {error!r}") from error
-
-
-@dataclass(slots=True)
-class _CutShort(h2.events.Event):
-    """A message has ended with less of a body than its head had declared (RFC 9113 8.1.1)."""
-
-    stream_id: int
-    declared_bytes: int | None
-    received_bytes: int
-
-
-class _Machine(h2.connection.H2Connection):
-    """h2's connection, tolerant of GOAWAY, and with a memory of what it heard.
-
-    Owned by the loop thread.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(config=_CONFIG)
-        self.heard: list[h2.events.Event] = []
-        self._was_reset: dict[int, None] = {}
-        self.encoder = MemoEncoder()
-        self.decoder = _Decoder()
-
-    def _prepare_for_sending(self, frames: list[Any]) -> None:
-        super()._prepare_for_sending([frame for frame in frames if not self._repeats_reset(frame)])
-
-    def _repeats_reset(self, frame: Any) -> bool:
-        """Whether this is a reset, of a stream that was reset before: by our caller, or by h2 for a fault."""
-        if not isinstance(frame, RstStreamFrame):
-            return False
-        known = frame.stream_id in self._was_reset
-        self._was_reset[frame.stream_id] = None
-        if len(self._was_reset) > MAX_RESETS_KNOWN:
-            del self._was_reset[next(iter(self._was_reset))]
-        return known
-
-    def _receive_frame(self, frame: Any) -> list[h2.events.Event]:
-        events = super()._receive_frame(frame)
-        self.heard += events
-        return events
-
-    def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
-        if frame.stream_id in self._was_reset:
-            # It was under way. What is in it is nobody's business, but that it changes the table (RFC 9113 5.1).
-            h2.connection._decode_headers(self.decoder, frame.data)
-            return [], []
-        known = self.streams.get(frame.stream_id)
-        # h2 forgets it when trailers come.
-        declared = None if known is None else known._expected_content_length
-        frames, heard = super()._receive_headers_frame(frame)
-        if "END_STREAM" in frame.flags and (short := self._cut_short(declared, frame.stream_id, heard[0])):
-            return frames, [short]
-        return frames, heard
-
-    def _cut_short(self, declared: int | None, stream_id: int, first: h2.events.Event) -> _CutShort | None:
-        """What h2 sees where DATA ends a message, but not where a head or trailers do: the body is not all there."""
-        stream = self.streams[stream_id]
-        if isinstance(first, h2.events.ResponseReceived):
-            declared = stream._expected_content_length
-            if first.headers[0][1] in (b"204", b"304"):
-                return None  # what these declare is the length that another response would have (RFC 9110 8.6)
-        received = stream._actual_content_length
-        return None if declared in (None, received) else _CutShort(stream_id, declared, received)
-
-    def _handle_data_on_closed_stream(self, events: Any, exc: Any, frame: Any) -> Any:
-        # h2 answers each such frame with a reset, without end. A stream that the server has ended stays ended (5.1).
-        if frame.stream_id not in self._was_reset and self._stream_is_closed_by_end(frame.stream_id):
-            raise exc
-        return super()._handle_data_on_closed_stream(events, exc, frame)
-
-    def _receive_rst_stream_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
-        try:
-            self._get_stream_by_id(frame.stream_id)
-        except h2.exceptions.StreamClosedError:
-            pass  # one that is over may be reset once more
-        except h2.exceptions.NoSuchStreamError as error:
-            message = f"RST_STREAM on stream {frame.stream_id}, which was never opened (RFC 9113 6.4)"
-            raise h2.exceptions.ProtocolError(message) from error
-        return super()._receive_rst_stream_frame(frame)
-
-    def _receive_push_promise_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
-        # What was reset stays in `streams` until somebody counts: a server that promises for ever would fill it.
-        self._open_streams(remainder=0)
-        refusals, events = super()._receive_push_promise_frame(frame)
-        if refusals:
-            self._begin_new_stream(frame.promised_stream_id, h2.connection.AllowedStreamIDs.EVEN).remotely_pushed([])
-            self.reset_stream(frame.promised_stream_id, REFUSED_STREAM)
-            return [], events
-        promise = events[-1]
-        assert isinstance(promise, h2.events.PushedStreamReceived)
-        # h2 does not look: the length that a response to HEAD declares would be held against it.
-        self.streams[frame.promised_stream_id].request_method = dict(promise.headers or ()).get(b":method")
-        return [], events
-
-    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
-        event = h2.events.ConnectionTerminated()
-        event.error_code = frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        event.additional_data = frame.additional_data or None
-        return [], [event]
 
 
 class H2Codec:
@@ -213,7 +65,7 @@ class H2Codec:
         self.failure: HyperpoolError | None = None
         self.settings_received = False
         self.settings_acknowledged = False
-        self._machine = machine = _Machine()
+        self._machine = machine = Machine()
         self._guard = FrameGuard(max_frame_bytes=MAX_FRAME_BYTES, max_block_bytes=limits.max_header_bytes)
         self._log = frame_log()
         codes = h2.settings.SettingCodes
@@ -424,7 +276,7 @@ _TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
     h2.events.DataReceived: H2Codec._on_data,
     h2.events.TrailersReceived: H2Codec._on_trailers,
     h2.events.StreamEnded: H2Codec._on_end,
-    _CutShort: H2Codec._on_cut_short,
+    CutShort: H2Codec._on_cut_short,
     h2.events.StreamReset: H2Codec._on_reset,
     h2.events.ConnectionTerminated: H2Codec._on_goaway,
     h2.events.RemoteSettingsChanged: H2Codec._on_settings,

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpool.errors import RemoteProtocolError
-from hyperpool.protocol import events, h2_codec
+from hyperpool.protocol import events, h2_codec, h2_machine
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.h2_codec import H2Codec
 from hyperpool.values import Limits
@@ -390,7 +390,7 @@ class TestResponses:
         assert resets_in(pair.client.data_to_send()) == [stream_id]
 
     def test_the_memory_of_resets_is_bounded(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(h2_codec, "MAX_RESETS_KNOWN", 3)
+        monkeypatch.setattr(h2_machine, "MAX_RESETS_KNOWN", 3)
         ids = [pair.request() for _ in range(5)]
         for stream_id in ids:
             pair.client.reset(stream_id, h2_codec.CANCEL)

@@ -43,7 +43,7 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(dial_room, "SocketWakeup", FlagWakeup)
     monkeypatch.setattr(loop_room.selectors, "DefaultSelector", FlagSelector)
     # What an exit or a fork would look at: pools and loops with locks of a model that is over are not its business.
-    for name in ("_pools", "_running"):
+    for name in ("pools", "running"):
         monkeypatch.setattr(pool_room, name, type(getattr(pool_room, name))())
     logging.disable()  # a handler's lock that is made inside a run would belong to its scheduler
     yield

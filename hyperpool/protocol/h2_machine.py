@@ -1,0 +1,167 @@
+"""h2's machine, made a client's: every override of h2 stands here, each with its reason.
+
+h2 is the one HTTP/2 machine; this file is that machine, with what a client needs that h2 does
+otherwise:
+
+- A received GOAWAY must not end the streams that the server still answers (RFC 9113 6.8), but h2 closes its whole
+  machine (python-hyper/h2 issue 1181). `Machine` overrides the method that does.
+- Events that stood before an error in the same read must reach the caller: h2 raises and loses them. `Machine` keeps
+  each frame's events as they come.
+- What still comes on a stream that we have reset is to be ignored (RFC 9113 5.1), but h2 answers each frame of it with
+  one more RST_STREAM: a cancelled download of 1 MiB in flight makes a hundred, and servers count them as an attack
+  (CVE-2023-44487). `Machine` sends the first. h2 also ends the connection for an interim head on such a stream.
+- A head or trailers that end a message before its declared length (8.1.1) are a complete response to h2.
+- A push that belongs to a stream that we have reset is refused by h2 and forgotten: its response, in flight already,
+  then looks like a request of the server's and ends the connection. `Machine` remembers it.
+- A reset of a stream that was never opened is a connection error (RFC 9113 6.4), and a header block that cannot be
+  decoded is a COMPRESSION_ERROR (4.3): h2 overlooks the one, and calls the other a PROTOCOL_ERROR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.exceptions
+import hpack
+from hyperframe.frame import RstStreamFrame
+
+from hyperpool.protocol.hpack_memo import MemoDecoder, MemoEncoder
+
+# Frames can be in flight for this many of our latest resets; an older one is reset once more, which is legal.
+MAX_RESETS_KNOWN = 1_000
+
+_CONFIG = h2.config.H2Configuration(
+    client_side=True,
+    header_encoding=None,
+    validate_outbound_headers=False,
+    normalize_outbound_headers=False,
+)
+
+
+class _CompressionError(h2.exceptions.ProtocolError):
+    """A header block that cannot be decoded: the tables of both sides differ from here on (RFC 9113 4.3)."""
+
+    error_code = h2.errors.ErrorCodes.COMPRESSION_ERROR
+
+
+class _Decoder(MemoDecoder):
+    """hpack's decoder, whose failures tell h2 with which code to leave.
+
+    Owned by the loop thread.
+    """
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
+        """See hpack."""
+        try:
+            return super().decode(data, raw)
+        except hpack.OversizedHeaderListError:
+            raise  # h2's answer to this one is right: ENHANCE_YOUR_CALM
+        except hpack.HPACKError as error:
+            raise _CompressionError(f"a header block cannot be decoded: {error!r}") from error
+
+
+@dataclass(slots=True)
+class CutShort(h2.events.Event):
+    """A message has ended with less of a body than its head had declared (RFC 9113 8.1.1)."""
+
+    stream_id: int
+    declared_bytes: int | None
+    received_bytes: int
+
+
+class Machine(h2.connection.H2Connection):
+    """h2's connection, tolerant of GOAWAY, and with a memory of what it heard.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(config=_CONFIG)
+        self.heard: list[h2.events.Event] = []
+        self._was_reset: dict[int, None] = {}
+        self.encoder = MemoEncoder()
+        self.decoder = _Decoder()
+
+    def _prepare_for_sending(self, frames: list[Any]) -> None:
+        super()._prepare_for_sending([frame for frame in frames if not self._repeats_reset(frame)])
+
+    def _repeats_reset(self, frame: Any) -> bool:
+        """Whether this is a reset, of a stream that was reset before: by our caller, or by h2 for a fault."""
+        if not isinstance(frame, RstStreamFrame):
+            return False
+        known = frame.stream_id in self._was_reset
+        self._was_reset[frame.stream_id] = None
+        if len(self._was_reset) > MAX_RESETS_KNOWN:
+            del self._was_reset[next(iter(self._was_reset))]
+        return known
+
+    def _receive_frame(self, frame: Any) -> list[h2.events.Event]:
+        events = super()._receive_frame(frame)
+        self.heard += events
+        return events
+
+    def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        if frame.stream_id in self._was_reset:
+            # It was under way. What is in it is nobody's business, but that it changes the table (RFC 9113 5.1).
+            h2.connection._decode_headers(self.decoder, frame.data)
+            return [], []
+        known = self.streams.get(frame.stream_id)
+        # h2 forgets it when trailers come.
+        declared = None if known is None else known._expected_content_length
+        frames, heard = super()._receive_headers_frame(frame)
+        if "END_STREAM" in frame.flags and (short := self._cut_short(declared, frame.stream_id, heard[0])):
+            return frames, [short]
+        return frames, heard
+
+    def _cut_short(self, declared: int | None, stream_id: int, first: h2.events.Event) -> CutShort | None:
+        """What h2 sees where DATA ends a message, but not where a head or trailers do: the body is not all there."""
+        stream = self.streams[stream_id]
+        if isinstance(first, h2.events.ResponseReceived):
+            declared = stream._expected_content_length
+            if first.headers[0][1] in (b"204", b"304"):
+                return None  # what these declare is the length that another response would have (RFC 9110 8.6)
+        received = stream._actual_content_length
+        return None if declared in (None, received) else CutShort(stream_id, declared, received)
+
+    def _handle_data_on_closed_stream(self, events: Any, exc: Any, frame: Any) -> Any:
+        # h2 answers each such frame with a reset, without end. A stream that the server has ended stays ended (5.1).
+        if frame.stream_id not in self._was_reset and self._stream_is_closed_by_end(frame.stream_id):
+            raise exc
+        return super()._handle_data_on_closed_stream(events, exc, frame)
+
+    def _receive_rst_stream_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        try:
+            self._get_stream_by_id(frame.stream_id)
+        except h2.exceptions.StreamClosedError:
+            pass  # one that is over may be reset once more
+        except h2.exceptions.NoSuchStreamError as error:
+            message = f"RST_STREAM on stream {frame.stream_id}, which was never opened (RFC 9113 6.4)"
+            raise h2.exceptions.ProtocolError(message) from error
+        return super()._receive_rst_stream_frame(frame)
+
+    def _receive_push_promise_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        # What was reset stays in `streams` until somebody counts: a server that promises for ever would fill it.
+        self._open_streams(remainder=0)
+        refusals, events = super()._receive_push_promise_frame(frame)
+        if refusals:
+            self._begin_new_stream(frame.promised_stream_id, h2.connection.AllowedStreamIDs.EVEN).remotely_pushed([])
+            self.reset_stream(frame.promised_stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+            return [], events
+        promise = events[-1]
+        assert isinstance(promise, h2.events.PushedStreamReceived)
+        # h2 does not look: the length that a response to HEAD declares would be held against it.
+        self.streams[frame.promised_stream_id].request_method = dict(promise.headers or ()).get(b":method")
+        return [], events
+
+    def _receive_goaway_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        event = h2.events.ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        event.additional_data = frame.additional_data or None
+        return [], [event]
