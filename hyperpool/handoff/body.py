@@ -26,7 +26,7 @@ def _become_child() -> None:
     _process = object()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
     os.register_at_fork(after_in_child=_become_child)
 
 

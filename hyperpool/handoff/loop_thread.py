@@ -22,7 +22,7 @@ def leave_loop_thread() -> None:
     _here.is_loop = False
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
     os.register_at_fork(after_in_child=leave_loop_thread)
 
 

@@ -11,6 +11,7 @@ from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
 
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.h2_codec import H2Codec
+from hyperpool.protocol.hpack_memo import MemoEncoder
 from hyperpool.values import Limits
 
 HEAD = RequestHead(b"GET", b"https", b"a.test", b"/", ((b"x", b"y"),))
@@ -67,3 +68,9 @@ def test_a_table_that_shrank_and_grew_again_is_emptied_first() -> None:
     server.resize(0)
     server.resize(4_096)
     assert server.decode_a_request().startswith(b"\x20\x3f\xe1\x1f")
+
+
+def test_the_size_that_holds_can_be_asked_for() -> None:
+    encoder = MemoEncoder()
+    encoder.header_table_size = 64
+    assert encoder.header_table_size == 64
