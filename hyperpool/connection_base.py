@@ -10,18 +10,17 @@ other way to keep them apart.
 
 from __future__ import annotations
 
-import os
 import re
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
-from hyperpool.client import _caller
 from hyperpool.connection_calls import Call, Calls, is_whole, length_of, make_request, pieces_of
 from hyperpool.connection_errors import as_hyper_raises
 from hyperpool.connection_messages import HTTP11Response, HTTP20Push, HTTP20Response, HTTPVersion, make_response
 from hyperpool.errors import HyperpoolError, InvalidURL, LocalProtocolError
+from hyperpool.handoff.forks import Known, in_child
+from hyperpool.handoff.leash import caller
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.source import FedSource
 from hyperpool.headers import HTTPHeaderMap, MapLike, Text, raw_pairs
@@ -53,17 +52,13 @@ _HOST_AND_PORT = re.compile(r"\[([^\]]*)\](?::(\d*))?|([^:]*)(?::(\d*))?")
 
 
 # All that there are: their locks must be made anew in a forked child.
-_connections: weakref.WeakValueDictionary[int, Connection] = weakref.WeakValueDictionary()
+_connections: Known[Connection] = Known()
 
 
+@in_child
 def _renew_locks_in_child() -> None:
-    for ref in _connections.valuerefs():
-        if (connection := ref()) is not None:
-            connection._renew_locks_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_locks_in_child)
+    for connection in _connections:
+        connection._renew_locks_in_child()
 
 
 class _Session:
@@ -112,7 +107,7 @@ class Connection:
         self._route = Route(self._origin(), tls, proxy=self._proxy(), window_manager=window_manager, **way)
         self._lock = threading.Lock()
         self._session: _Session | None = None
-        _connections[id(self)] = self
+        _connections.add(self)
 
     def _renew_locks_in_child(self) -> None:
         self._lock = threading.Lock()
@@ -193,7 +188,7 @@ class Connection:
     def _submit(self, session: _Session, call: Call, content: Any, *, http2: bool) -> Any:
         request = make_request(call, self._route.origin, content, timeout=self._timeout, http2=http2)
         with as_hyper_raises():
-            return session.pool.submit(request, stream=True, made_at=_caller(), route=self._route)
+            return session.pool.submit(request, stream=True, made_at=caller(), route=self._route)
 
     def putrequest(self, method: Text, selector: Text, **kwargs: Any) -> int | None:
         """Begin to put a request together; its stream id over HTTP/2, None over HTTP/1.1.

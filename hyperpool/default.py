@@ -5,13 +5,13 @@ They are the methods of the same names of one `Client` with all its defaults, wh
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.client import Client
+from hyperpool.handoff.forks import in_child
 
 if TYPE_CHECKING:
     from hyperpool.handoff.exchange import ResponseFuture
@@ -21,13 +21,10 @@ _client: Client | None = None
 _lock = threading.Lock()
 
 
+@in_child
 def _renew_lock_in_child() -> None:
     global _lock
     _lock = threading.Lock()  # another thread may have held it when the process forked
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock_in_child)
 
 
 def default_client() -> Client:

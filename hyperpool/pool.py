@@ -76,7 +76,7 @@ class ConnectionPool:
         self._versions = (http1, http2)
         self._proxies = ProxyMap(proxy, trust_env=trust_env)
         self._begin()
-        pools[id(self)] = self
+        pools.add(self)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -183,14 +183,12 @@ class ConnectionPool:
         A later request to the same route opens new ones.
         """
         with self._lock:
-            loop = self._loops.pop(route, None)
+            loop = self._loops.pop(_as_kept(route), None)
         if loop is not None:
             tell(loop, Retire())
 
     def _put(self, route: Route, exchange: Exchange | None, message: Any) -> None:
-        if route.upgrade and forwards(route):
-            # The proxy would be asked to switch, not the origin (RFC 9110 7.8: Upgrade is hop by hop).
-            route = dataclasses.replace(route, upgrade=False)
+        route = _as_kept(route)
         for _ in range(_TRIES):
             loop = self._loop_for(route)
             if exchange is not None:
@@ -247,7 +245,7 @@ class ConnectionPool:
 
     def _start_locked(self, route: Route, loop: OriginLoop) -> None:
         thread = threading.Thread(target=loop.run, name=f"hyperpool {route.origin}", daemon=True)
-        running[id(loop)] = loop
+        running.add(loop)
         try:
             # Under the lock, so that whoever finds the loop finds it running: `close` could not join it otherwise.
             thread.start()
@@ -355,6 +353,14 @@ class ConnectionPool:
         self._finalizer.detach()
         self._begin()
         self._closed = closed
+
+
+def _as_kept(route: Route) -> Route:
+    """The route under which a loop is kept."""
+    if route.upgrade and forwards(route):
+        # The proxy would be asked to switch, not the origin (RFC 9110 7.8: Upgrade is hop by hop).
+        return dataclasses.replace(route, upgrade=False)
+    return route
 
 
 def _for_proxy(head: RequestHead, route: Route, proxy: Proxy) -> RequestHead:

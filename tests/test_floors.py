@@ -42,6 +42,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("protocol.h1_codec",),
     ],
     "F1 handoff": [
+        ("handoff.forks",),
         ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages", "handoff.pieces"),
         ("handoff.body", "handoff.futures"),
         ("handoff.source", "handoff.leash", "handoff.pushes"),

@@ -27,7 +27,7 @@ PACKAGE = Path(hyperpool.__file__).parent
 # The rooms in which locks are made, each with what its lock guards. The first three are the house plan's.
 LOCK_ROOMS = {
     "pool.py": "the map of origins, and whether it is closed",
-    "process.py": "the imports of the first request, and forks",
+    "handoff/forks.py": "who is at work that no fork may happen in the middle of",
     "handoff/inbox.py": "the messages to one loop",
     "handoff/body.py": "the pieces of one body, on their way in or out",
     "engine/resolve.py": "the name cache: shared by all dials of a pool, which run on threads of their own",

@@ -5,21 +5,14 @@ PING and SETTINGS are to be answered at once. Who keeps asking and reads nothing
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyperpool.engine.transport import Transport
 
 # 68 KB of PINGs; more than a server may ask at once (see `protocol.frame_guard`), so only one that does not read for
 # long comes this far. nghttp2 stops at 1,000.
 MAX_UNREAD = 4_000
-
-
-class Wire(Protocol):
-    """What is asked of a transport: bytes that the socket has taken, and bytes that it has not taken yet."""
-
-    @property
-    def sent_bytes(self) -> int: ...
-
-    @property
-    def backlog_bytes(self) -> int: ...
 
 
 class UnreadAnswers:
@@ -34,7 +27,7 @@ class UnreadAnswers:
     def __init__(self) -> None:
         self._out = self._mark_answers = self._mark_bytes = 0
 
-    def too_many(self, answers: int, wire: Wire) -> bool:
+    def too_many(self, answers: int, wire: Transport) -> bool:
         """Whether it is a flood, now that so many have been given in all."""
         if wire.sent_bytes >= self._mark_bytes:
             self._out = self._mark_answers

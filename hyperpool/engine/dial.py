@@ -37,6 +37,7 @@ from hyperpool.errors import (
     RemoteProtocolError,
     TlsError,
 )
+from hyperpool.handoff.forks import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -309,7 +310,7 @@ class _Dial:
 
     def _shake_hands(self, sock: socket.socket, step: Step, address: Address) -> None:
         try:
-            while not step.handshake():
+            while not self._advance(step):
                 self._send(sock, step.ciphertext())
                 self._receive(sock, step)
             self._send(sock, step.ciphertext())
@@ -320,6 +321,10 @@ class _Dial:
             self._send_alert(sock, step)
             self._demote(address)
             raise self._blamed(error) from error.__cause__
+
+    def _advance(self, step: Step) -> bool:
+        with gate:  # OpenSSL takes locks of its own in a handshake
+            return step.handshake()
 
     def _blamed(self, error: HyperpoolError) -> HyperpoolError:
         """The error as one of whoever it is about: TLS with the origin is the origin's, all else on the way is not."""

@@ -62,9 +62,7 @@ class DialThreads:
         except HyperpoolError as error:
             self._put(deliver, DialFailed(error))
         except BaseException as error:  # nobody else would tell those who wait (L5)
-            failed = HyperpoolError(f"connecting to {self._route.origin} failed: {error!r}")
-            failed.__cause__ = error
-            self._put(deliver, DialFailed(failed))
+            self._fail(deliver, error)
         else:
             self._hand_over(deliver, dialed)
 
@@ -73,12 +71,15 @@ class DialThreads:
             taken = self._put(deliver, Dialed(dialed))
         except BaseException as error:  # no memory for one message: a loop that counts on a dial would never end
             dialed.close()
-            failed = HyperpoolError(f"connecting to {self._route.origin} failed: {error!r}")
-            failed.__cause__ = error
-            self._put(deliver, DialFailed(failed))
-            return
-        if not taken:
-            dialed.close()
+            self._fail(deliver, error)
+        else:
+            if not taken:
+                dialed.close()
+
+    def _fail(self, deliver: Callable[[Any], None], cause: BaseException) -> None:
+        failed = HyperpoolError(f"connecting to {self._route.origin} failed: {cause!r}")
+        failed.__cause__ = cause
+        self._put(deliver, DialFailed(failed))
 
     @staticmethod
     def _put(deliver: Callable[[Any], None], message: Dialed | DialFailed) -> bool:

@@ -12,11 +12,12 @@ those of ours that the socket takes, while the PING still stands behind them, pr
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from hyperpool.handoff.deadlines import NEVER
 
 if TYPE_CHECKING:
+    from hyperpool.engine.transport import Transport
     from hyperpool.values import Limits
 
 # An answer takes a round trip: 1 s is more than any but a satellite's. Until a later one comes, no new streams.
@@ -25,16 +26,6 @@ DOUBT_AFTER_S = 1.0
 MOST_TIMEOUTS = 6
 # After this much calm a PING goes out every 16 minutes, and nobody would notice more of it.
 MOST_CALM = 64
-
-
-class Wire(Protocol):
-    """What is asked of a transport: bytes that the socket has taken, and bytes that it has not taken yet."""
-
-    @property
-    def sent_bytes(self) -> int: ...
-
-    @property
-    def backlog_bytes(self) -> int: ...
 
 
 class Liveness:
@@ -106,7 +97,7 @@ class Liveness:
         self._resets_pinged, self._resets_unproven = self._resets_unproven, 0
         return self._payload
 
-    def flushed(self, wire: Wire, now: float) -> None:
+    def flushed(self, wire: Transport, now: float) -> None:
         """Everything was offered to the socket: how far has it come?"""
         if self.asked and self._sent_bytes < min(self._mark_bytes, wire.sent_bytes):
             self._moved_at = now

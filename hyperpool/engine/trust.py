@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.resolve import is_address, tls_name
 from hyperpool.errors import CertificateError, TlsError
+from hyperpool.handoff.forks import gate, in_child
 from hyperpool.protocol.tls import StdlibBinding, TlsStream
 
 if TYPE_CHECKING:
@@ -44,13 +45,10 @@ _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 _alpn_lock = threading.Lock()
 
 
+@in_child
 def _renew_lock_in_child() -> None:
     global _alpn_lock  # noqa: PLW0603 - one for the whole process, and a dial may have held it when that forked
     _alpn_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock_in_child)
 
 
 class TlsConfig:
@@ -81,14 +79,16 @@ class TlsConfig:
         """
         offered = [name for name, wanted in (("h2", http2), ("http/1.1", http1)) if wanted]
         assert offered, "a route needs one HTTP version at least"
-        context = self.build()
-        import ssl
+        # OpenSSL has locks for all of the process.
+        with gate:
+            context = self.build()
+            import ssl
 
-        name = tls_name(server_name)
-        if isinstance(context, ssl.SSLContext):
-            with _alpn_lock:
-                return TlsStream(StdlibBinding(context, name, offered), name)
-        return TlsStream(OpenSslBinding(context, name, offered), name)
+            name = tls_name(server_name)
+            if isinstance(context, ssl.SSLContext):
+                with _alpn_lock:
+                    return TlsStream(StdlibBinding(context, name, offered), name)
+            return TlsStream(OpenSslBinding(context, name, offered), name)
 
 
 def _build(settings: TlsSettings) -> ssl.SSLContext | SSL.Context:

@@ -39,3 +39,11 @@ class Leash:
                 ResourceWarning,
                 stacklevel=2,
             )
+
+
+def caller() -> str:
+    """Where the program asks for this: the nearest frame outside hyperpool."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("hyperpool.", "contextlib")):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -6,8 +6,9 @@ read that response. The call raises at once instead.
 
 from __future__ import annotations
 
-import os
 import threading
+
+from hyperpool.handoff.forks import in_child
 
 _here = threading.local()
 
@@ -17,13 +18,10 @@ def enter_loop_thread() -> None:
     _here.is_loop = True
 
 
+@in_child
 def leave_loop_thread() -> None:
     """Take the mark from the calling thread: where one has forked, it is an ordinary thread of the child."""
     _here.is_loop = False
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
-    os.register_at_fork(after_in_child=leave_loop_thread)
 
 
 def on_loop_thread() -> bool:

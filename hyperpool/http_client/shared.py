@@ -12,6 +12,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from hyperpool.handoff.forks import in_child
 from hyperpool.pool import ConnectionPool
 
 if TYPE_CHECKING:
@@ -27,13 +28,10 @@ _contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
 _lent: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
+@in_child
 def _renew_lock_in_child() -> None:
     global _lock  # noqa: PLW0603 - one for the whole process, and another thread may have held it when that forked
     _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock_in_child)
 
 
 def shared_pool() -> ConnectionPool:

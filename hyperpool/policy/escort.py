@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import HyperpoolError, PoolClosed
+from hyperpool.handoff.futures import result_or_cancel
 from hyperpool.policy.courier import Step
 from hyperpool.policy.journey import Journey
 
@@ -35,7 +36,7 @@ def carry_out(journey: Journey) -> Response:
     while True:
         future = journey.send()
         try:
-            response = _wait(future)
+            response = result_or_cancel(future)
         except HyperpoolError as error:
             if journey.attempts == 1 and journey.stands(error):
                 raise
@@ -49,16 +50,6 @@ def carry_out(journey: Journey) -> Response:
         del future  # a response in it would be kept while the next attempt is under way
         if delay_s and journey.company.closing.wait(delay_s):
             raise PoolClosed(_CLOSED)
-
-
-def _wait(future: ResponseFuture) -> Response:
-    try:
-        return future.result()
-    except BaseException:
-        # Ctrl-C and the like while waiting: nobody will take the response, so its slot must be free (RFC 9113 8.1.1).
-        if not future.done():
-            future.cancel()
-        raise
 
 
 class Escort:

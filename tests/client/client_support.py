@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +13,8 @@ from typing import Any
 import pytest
 
 import hyperpool
-from hyperpool.testing import CertificateAuthority, ScriptedPeer, Server
-
-# A bound for broken code only: nothing that works comes near it.
-WAIT_S = 20.0
-
-# One for all tests: making a key costs more than most of them.
-AUTHORITY = CertificateAuthority()
-SERVER_CERTIFICATE = AUTHORITY.issue("localhost", "127.0.0.1", "::1")
+from hyperpool.testing import ScriptedPeer, Server
+from stage import AUTHORITY, OURS, WAIT_S, Stage
 
 
 @dataclass(frozen=True)
@@ -55,78 +46,42 @@ WIRES = (H2_TLS, H1_TLS, H1_PLAIN, H2_PLAIN)
 PLAIN_WIRES = (H1_PLAIN, H2_PLAIN)
 
 
-class Kit:
+class Kit(Stage):
     """Servers and clients of one test, closed in the reverse order of their making."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._servers: list[Server] = []
-        self._gates: list[threading.Event] = []
 
     def server(self, wire: Wire = H2_TLS, handler: Any = None, *, errors_expected: bool = False, **options: Any) -> Any:
         """A running server for the wire, with the default paths unless a handler is given."""
         if wire.tls:
-            options = {"authority": AUTHORITY, "certificate": SERVER_CERTIFICATE, **options}
-        server = self._stack.enter_context(Server(handler, tls=wire.tls, **options))
+            options = {**OURS, **options}
+        server = self.enter(Server(handler, tls=wire.tls, **options))
         if not errors_expected:
             self._servers.append(server)
         return server
 
     def peer(self, script: Any, **options: Any) -> Any:
         """A running scripted peer."""
-        options = {"authority": AUTHORITY, "certificate": SERVER_CERTIFICATE, **options}
-        peer = self._stack.enter_context(ScriptedPeer(script, **options))
+        options = {**OURS, **options}
+        peer = self.enter(ScriptedPeer(script, **options))
         return peer
 
     def client(self, wire: Wire = H2_TLS, **options: Any) -> Any:
         """A client that trusts the kit's servers and speaks the wire's version only."""
         if "pool" not in options:
             options = {"verify": AUTHORITY.ca_pem if wire.tls else True, **wire.client_options, **options}
-        return self._stack.enter_context(hyperpool.Client(**options))
+        return self.enter(hyperpool.Client(**options))
 
     def pair(self, wire: Wire = H2_TLS, handler: Any = None, **client_options: Any) -> tuple[Any, Any]:
         """A server and a client for it."""
         return self.server(wire, handler), self.client(wire, **client_options)
 
-    def gate(self) -> threading.Event:
-        """An Event for handlers to wait for; opened at the latest before anything closes."""
-        gate = threading.Event()
-        self._gates.append(gate)
-        return gate
-
     def pool(self, wire: Wire = H2_TLS, **options: Any) -> Any:
         """A pool of its own, for clients that share one."""
         options = {"verify": AUTHORITY.ca_pem if wire.tls else True, **wire.client_options, **options}
-        return self._stack.enter_context(hyperpool.ConnectionPool(**options))
+        return self.enter(hyperpool.ConnectionPool(**options))
 
     def threads(self, n: int) -> ThreadPoolExecutor:
         """A crew of n threads."""
-        return self._stack.enter_context(ThreadPoolExecutor(n))
-
-    def close(self) -> None:
-        for gate in self._gates:
-            gate.set()
-        self._stack.close()
-
-    def server_errors(self) -> list[BaseException]:
-        return [error for server in self._servers for error in server.errors]
-
-
-def opened(gate: threading.Event) -> None:
-    """Wait for the gate, in a handler or a generator; fails instead of hanging."""
-    if not gate.wait(WAIT_S):
-        raise AssertionError("the gate was never opened")
-
-
-def eventually(holds: Callable[[], bool]) -> bool:
-    """Whether it holds before long: for what nobody announces, such as published figures."""
-    pause = threading.Event()
-    deadline_at = time.monotonic() + WAIT_S
-    while not holds():
-        if time.monotonic() > deadline_at:
-            return False
-        pause.wait(0.002)
-    return True
+        return self.enter(ThreadPoolExecutor(n))
 
 
 def error_of(future: Any, kind: type[BaseException] = BaseException) -> Any:

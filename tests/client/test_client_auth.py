@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import H2_TLS, WAIT_S, Kit, Wire, raised
+from client_support import H2_TLS, Kit, Wire, raised
 
 import hyperpool
 from hyperpool.policy.auth import BasicAuth, BearerAuth, Netrc
 from hyperpool.policy.digest import DigestAuth
 from hyperpool.testing import Reply, Request, inline
+from stage import WAIT_S
 
 BASIC_UP = "Basic dTpw"
 

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from client_support import WAIT_S, Kit, Wire, opened, pieces
+from client_support import Kit, Wire, pieces
 
 import hyperpool
 from hyperpool.testing import Reply, Request, Server, pattern, pattern_pieces
+from stage import WAIT_S, opened
 
 HUGE_BYTES = 100 << 20
 MIB = 1 << 20

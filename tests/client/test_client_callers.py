@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire, error_of, eventually, opened
+from client_support import H1_PLAIN, H2_TLS, Kit, Wire, error_of
 
 import hyperpool
 from hyperpool.testing import pattern
+from stage import WAIT_S, eventually, opened
 
 
 def serves(client: Any, server: Any) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from client_support import H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire, raised
+from client_support import H1_PLAIN, H2_TLS, Kit, Wire, raised
 
 import hyperpool
 from hyperpool.policy.cookies import Cookies
 from hyperpool.testing import Reply, Request, inline
+from stage import WAIT_S
 
 
 @inline

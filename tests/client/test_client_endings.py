@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import AUTHORITY, H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire, error_of, opened, raised, run_program
+from client_support import H1_PLAIN, H2_TLS, Kit, Wire, error_of, raised, run_program
 
 import hyperpool
 from hyperpool.testing import Reply, ScriptedConnection, pattern
+from stage import AUTHORITY, WAIT_S, opened
 
 
 def our_threads() -> list[str]:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, H1_TLS, H2_PLAIN, H2_TLS, WAIT_S, Kit, Wire, error_of, opened, raised
+from client_support import H1_PLAIN, H1_TLS, H2_PLAIN, H2_TLS, Kit, Wire, error_of, raised
 
 import hyperpool
 from hyperpool.testing import Disconnect, Reply, Reset, ScriptedConnection, pattern
+from stage import WAIT_S, opened
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 

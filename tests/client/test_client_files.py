@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, WAIT_S, Kit, Wire, raised
+from client_support import H1_PLAIN, Kit, Wire, raised
 
 import hyperpool
 from hyperpool.policy.multipart import Multipart
 from hyperpool.testing import Reply, Request
+from stage import WAIT_S
 
 Part = tuple[str, str, str, bytes]
 

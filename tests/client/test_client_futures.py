@@ -10,10 +10,11 @@ from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError,
 from typing import Any
 
 import pytest
-from client_support import WAIT_S, Kit, Wire, error_of, eventually, opened, pieces, raised
+from client_support import Kit, Wire, error_of, pieces, raised
 
 import hyperpool
 from hyperpool.testing import Reply, ScriptedConnection, pattern
+from stage import WAIT_S, eventually, opened
 
 CANCEL = 8  # RFC 9113 7
 

@@ -6,10 +6,11 @@ import contextlib
 from typing import Any
 
 import pytest
-from client_support import AUTHORITY, H1_PLAIN, H2_TLS, WAIT_S, Kit, raised
+from client_support import H1_PLAIN, H2_TLS, Kit, raised
 
 import hyperpool
 from hyperpool.testing import Reply, Reset, ScriptedConnection, pattern
+from stage import AUTHORITY, WAIT_S
 
 HTTP_1_1_REQUIRED, ENHANCE_YOUR_CALM = 13, 11
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, H2_PLAIN, WAIT_S, Kit, Wire, error_of, raised
+from client_support import H1_PLAIN, H2_PLAIN, Kit, Wire, error_of, raised
 
 import hyperpool
 from hyperpool.testing import ScriptedConnection
+from stage import WAIT_S
 
 BAD_NAMES = [
     "a\r\nb", "a\rb", "a\nb", "a\0b", "\r\n", "a b", " a", "a ", "a\tb", "a:b", "a:", "", "a(b)", 'a"b', "a/b",

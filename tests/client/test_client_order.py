@@ -9,11 +9,12 @@ from concurrent.futures import as_completed, wait
 from pathlib import Path
 
 import pytest
-from client_support import H2_TLS, WAIT_S, Kit, Wire, opened
+from client_support import H2_TLS, Kit, Wire
 
 import hyperpool
 from hyperpool.testing import Refuse, Reply, Request, Server, inline, pattern
 from hyperpool.testing.messages import AnswerLike, Handler
+from stage import WAIT_S, opened
 
 REQUESTS = 500
 

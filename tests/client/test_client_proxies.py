@@ -9,22 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from client_support import (
-    AUTHORITY,
-    H1_PLAIN,
-    H1_TLS,
-    H2_PLAIN,
-    H2_TLS,
-    SERVER_CERTIFICATE,
-    WAIT_S,
-    Kit,
-    Wire,
-    error_of,
-    eventually,
-    opened,
-    pieces,
-    raised,
-)
+from client_support import H1_PLAIN, H1_TLS, H2_PLAIN, H2_TLS, Kit, Wire, error_of, pieces, raised
 
 import hyperpool
 from hyperpool.errors import (
@@ -40,6 +25,7 @@ from hyperpool.proxies import parse_proxy
 from hyperpool.testing import CertificateAuthority, Reply, pattern
 from hyperpool.values import Request
 from proxy_kit import SocksProxy, TunnelProxy
+from stage import AUTHORITY, SERVER_CERTIFICATE, WAIT_S, eventually, opened
 
 THREADS = 32
 TLS_WIRES = pytest.mark.parametrize("wire", [H2_TLS, H1_TLS], ids=str)

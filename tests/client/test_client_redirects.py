@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire, error_of, eventually, raised
+from client_support import H1_PLAIN, H2_TLS, Kit, Wire, error_of, raised
 
 import hyperpool
 from hyperpool.testing import Reply, Request, Silence, inline
+from stage import WAIT_S, eventually
 
 
 def told(request: Request) -> str:

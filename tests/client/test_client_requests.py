@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire, eventually, raised
+from client_support import H1_PLAIN, H2_TLS, Kit, Wire, raised
 
 import hyperpool
 from hyperpool.testing import Reply, Request, inline, pattern
+from stage import WAIT_S, eventually
 
 
 @inline

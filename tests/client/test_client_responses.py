@@ -17,10 +17,11 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
-from client_support import AUTHORITY, WAIT_S, Kit, Wire, eventually, opened, raised
+from client_support import Kit, Wire, raised
 
 import hyperpool
 from hyperpool.testing import Reply, ScriptedConnection, pattern
+from stage import AUTHORITY, WAIT_S, eventually, opened
 
 TEXT = "first line\nsecond line\r\nthird: grün ☃\n"
 

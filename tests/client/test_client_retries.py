@@ -10,12 +10,13 @@ import time
 from typing import Any
 
 import pytest
-from client_support import H2_TLS, WAIT_S, Kit, Wire, error_of, eventually, raised
+from client_support import H2_TLS, Kit, Wire, error_of, raised
 from urllib3.util import Retry
 
 import hyperpool
 from hyperpool.policy.retries import BURST, SHARE, TRICKLE_PER_S, RetryBudget
 from hyperpool.testing import Disconnect, Reply, Request, Reset, Silence
+from stage import WAIT_S, eventually
 
 
 def by_request(client: Any, method: str, url: str, **options: Any) -> Any:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire, error_of, opened, raised
+from client_support import H1_PLAIN, H2_TLS, Kit, Wire, error_of, raised
 
 import hyperpool
 from hyperpool.testing import Reply, Request, ScriptedConnection, pattern
+from stage import WAIT_S, opened
 
 SHORT_S = 0.1
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import AUTHORITY, H1_TLS, H2_TLS, WAIT_S, Kit, Wire, error_of, raised
+from client_support import H1_TLS, H2_TLS, Kit, Wire, error_of, raised
 from OpenSSL import SSL, crypto
 
 import hyperpool
 from hyperpool.testing import CertificateAuthority, ScriptedConnection, Server
+from stage import AUTHORITY, WAIT_S
 
 STRANGER = CertificateAuthority("a stranger")
 

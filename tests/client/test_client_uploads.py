@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import WAIT_S, Kit, Wire, error_of, opened, pieces, raised
+from client_support import Kit, Wire, error_of, pieces, raised
 
 import hyperpool
 from hyperpool.testing import Reply, Reset, pattern
+from stage import WAIT_S, opened
 
 MIB = 1 << 20
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import AUTHORITY, H1_PLAIN, H2_TLS, WAIT_S, Kit, Wire
+from client_support import H1_PLAIN, H2_TLS, Kit, Wire
+
+from stage import AUTHORITY, WAIT_S
 
 pytestmark = pytest.mark.slow
 

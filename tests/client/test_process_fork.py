@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_support import AUTHORITY, H1_PLAIN, H2_PLAIN, H2_TLS, WAIT_S, Kit, Wire, run_program
+from client_support import H1_PLAIN, H2_PLAIN, H2_TLS, Kit, Wire, run_program
 
 from hyperpool.testing import Reply
+from stage import AUTHORITY, WAIT_S
 
 pytestmark = [
     pytest.mark.slow,

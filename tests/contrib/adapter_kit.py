@@ -5,20 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hyperpool.testing import CertificateAuthority, Server
-
-# A bound for broken code only: nothing that works comes near it.
-WAIT_S = 20.0
-
-AUTHORITY = CertificateAuthority()
-SERVER_CERTIFICATE = AUTHORITY.issue("localhost", "127.0.0.1", "::1")
+from hyperpool.testing import Server
+from stage import OURS, WAIT_S, Stage
 
 
 @dataclass(frozen=True)
@@ -43,17 +37,16 @@ H1_PLAIN = Wire("h1-plain", tls=False, http2=False)
 WIRES = (H2_TLS, H1_TLS, H1_PLAIN)
 
 
-class Bench:
+class Bench(Stage):
     """Servers, managers and sessions of one test, closed in the reverse order of their making."""
 
     def __init__(self, ca_file: Path) -> None:
+        super().__init__()
         self.ca_file = str(ca_file)
-        self._stack = ExitStack()
-        self._gates: list[threading.Event] = []
 
     def server(self, wire: Wire = H2_TLS, handler: Any = None, **options: Any) -> Any:
         if wire.tls:
-            options = {"authority": AUTHORITY, "certificate": SERVER_CERTIFICATE, **options}
+            options = {**OURS, **options}
         return self.enter(Server(handler, tls=wire.tls, **{"http2": wire.http2, **options}))
 
     def manager(self, **options: Any) -> Any:
@@ -73,24 +66,6 @@ class Bench:
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         return session
-
-    def enter(self, resource: Any) -> Any:
-        return self._stack.enter_context(resource)
-
-    def gate(self) -> threading.Event:
-        """An Event for handlers to wait for; opened at the latest before anything closes."""
-        self._gates.append(threading.Event())
-        return self._gates[-1]
-
-    def close(self) -> None:
-        for gate in self._gates:
-            gate.set()
-        self._stack.close()
-
-
-def opened(gate: threading.Event) -> None:
-    if not gate.wait(WAIT_S):
-        raise AssertionError("the gate was never opened")
 
 
 def raised(kind: type[BaseException], act: Callable[[], object]) -> Any:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from adapter_kit import AUTHORITY, WIRES, Bench, Wire
+from adapter_kit import WIRES, Bench, Wire
+
+from stage import AUTHORITY
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from adapter_kit import AUTHORITY, H1_PLAIN, H2_TLS, Bench, Wire, from_threads, opened, raised
+from adapter_kit import H1_PLAIN, H2_TLS, Bench, Wire, from_threads, raised
 from urllib3.util import Retry
 
 import hyperpool
 from hyperpool.testing import Disconnect, Reply, Request, inline, pattern
 from hyperpool.window import FlowControlManager
 from proxy_kit import SocksProxy, TunnelProxy
+from stage import AUTHORITY, opened
 
 requests = pytest.importorskip("requests", reason="requests is not installed")
 from requests import exceptions  # noqa: E402

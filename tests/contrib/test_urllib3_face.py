@@ -17,18 +17,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from adapter_kit import (
-    AUTHORITY,
-    H1_PLAIN,
-    H1_TLS,
-    H2_TLS,
-    SERVER_CERTIFICATE,
-    Bench,
-    Wire,
-    from_threads,
-    opened,
-    raised,
-)
+from adapter_kit import H1_PLAIN, H1_TLS, H2_TLS, Bench, Wire, from_threads, raised
 from urllib3.exceptions import (
     ClosedPoolError,
     DecodeError,
@@ -50,6 +39,7 @@ import hyperpool
 from hyperpool.contrib import urllib3 as face
 from hyperpool.testing import Disconnect, Reply, Request, Reset, inline, pattern
 from proxy_kit import SocksProxy, TunnelProxy
+from stage import AUTHORITY, SERVER_CERTIFICATE, opened
 
 pytestmark = pytest.mark.usefixtures("bench")
 

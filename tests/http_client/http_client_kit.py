@@ -5,18 +5,12 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from hyperpool import http_client
-from hyperpool.testing import CertificateAuthority, ScriptedPeer, Server
-
-# A bound for broken code only.
-WAIT_S = 20.0
-
-AUTHORITY = CertificateAuthority()
-SERVER_CERTIFICATE = AUTHORITY.issue("localhost", "127.0.0.1", "::1")
+from hyperpool.testing import ScriptedPeer, Server
+from stage import AUTHORITY, OURS, WAIT_S, Stage
 
 
 @dataclass(frozen=True)
@@ -41,13 +35,11 @@ H1 = Wire("h1-plain", tls=False, http2=False)
 WIRES = (H2, H1_TLS, H1)
 
 
-class Kit:
+class Kit(Stage):
     """Servers and connection objects of one test, closed in the reverse order of their making."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._gates: list[threading.Event] = []
-        self._servers: list[Any] = []
+        super().__init__()
         # One for the test: objects share where they have the same one.
         self.context = self.fresh_context()
 
@@ -59,16 +51,16 @@ class Kit:
     def server(self, wire: Wire = H2, handler: Any = None, *, errors_expected: bool = False, **options: Any) -> Any:
         """A running server that speaks what the wire says, with the default paths unless a handler is given."""
         if wire.tls:
-            options = {"authority": AUTHORITY, "certificate": SERVER_CERTIFICATE, **options}
-        server = self._stack.enter_context(Server(handler, tls=wire.tls, http2=wire.http2, **options))
+            options = {**OURS, **options}
+        server = self.enter(Server(handler, tls=wire.tls, http2=wire.http2, **options))
         if not errors_expected:
             self._servers.append(server)
         return server
 
     def peer(self, script: Any, **options: Any) -> Any:
         """A running peer that does what the script says."""
-        options = {"authority": AUTHORITY, "certificate": SERVER_CERTIFICATE, **options}
-        return self._stack.enter_context(ScriptedPeer(script, **options))
+        options = {**OURS, **options}
+        return self.enter(ScriptedPeer(script, **options))
 
     def connection(self, server: Any, **options: Any) -> Any:
         """A connection object for a server or peer; one that is never closed is so at the end."""
@@ -79,24 +71,10 @@ class Kit:
         self._stack.callback(made.close)
         return made
 
-    def gate(self) -> threading.Event:
-        """An Event for handlers to wait for; opened at the latest before anything closes."""
-        self._gates.append(threading.Event())
-        return self._gates[-1]
-
-    def enter(self, context: Any) -> Any:
-        """Enter a context until the end of the test."""
-        return self._stack.enter_context(context)
-
     def close(self) -> None:
-        for gate in self._gates:
-            gate.set()
         # First, so that what is on its way there ends with it.
-        http_client.shared_pool().close(grace_s=0.0)
-        self._stack.close()
-
-    def server_errors(self) -> list[BaseException]:
-        return [error for server in self._servers for error in server.errors]
+        self._stack.callback(http_client.shared_pool().close, grace_s=0.0)
+        super().close()
 
 
 def fetch(connection: Any, path: str = "/", **how: Any) -> bytes:

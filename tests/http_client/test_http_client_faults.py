@@ -10,11 +10,12 @@ import threading
 from typing import Any
 
 import pytest
-from http_client_kit import H1, H1_TLS, H2, WAIT_S, Kit, Wire, fetch
+from http_client_kit import H1, H1_TLS, H2, Kit, Wire, fetch
 
 from hyperpool import errors, http_client
 from hyperpool.http_client.faults import standard_error
 from hyperpool.testing import Disconnect, Reply, Silence, pattern
+from stage import WAIT_S
 
 
 def raised(kind: type[BaseException], cause: type[BaseException], act: Any) -> Any:

@@ -10,10 +10,11 @@ import zlib
 from typing import Any
 
 import pytest
-from http_client_kit import H1, H1_TLS, H2, WAIT_S, Kit, Wire, fetch
+from http_client_kit import H1, H1_TLS, H2, Kit, Wire, fetch
 
 from hyperpool import errors, http_client
 from hyperpool.testing import Reply, Reset, pattern
+from stage import WAIT_S
 
 
 def answer(kit: Kit, wire: Wire, path: str = "/", method: str = "GET", handler: Any = None) -> Any:

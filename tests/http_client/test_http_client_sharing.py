@@ -14,11 +14,12 @@ from contextlib import closing
 from typing import Any
 
 import pytest
-from http_client_kit import H1, H2, WAIT_S, Kit, Wire, fetch, threads
+from http_client_kit import H1, H2, Kit, Wire, fetch, threads
 
 from hyperpool import http_client
 from hyperpool.http_client import shared
 from hyperpool.testing import CertificateAuthority, Reply, Request, pattern
+from stage import WAIT_S
 
 
 def named(request: Request) -> Reply:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hyper_support import AUTHORITY, WAYS, Bench, Way
+from hyper_support import WAYS, Bench, Way
+
+from stage import AUTHORITY
 
 
 @pytest.fixture(scope="session")

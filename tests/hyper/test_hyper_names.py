@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hyper_support import AUTHORITY, H2, H20, Bench
+from hyper_support import H2, H20, Bench
 
 import hyperpool.tls
 from hyperpool import CertificateError, HyperpoolError, TlsError, errors
@@ -18,6 +18,7 @@ from hyperpool.common import exceptions as common
 from hyperpool.connection_errors import NoSuchStream
 from hyperpool.http20 import exceptions as http20
 from hyperpool.tls import init_context
+from stage import AUTHORITY
 
 PATHS = {
     "hyperpool.http20.connection": ["HTTP20Connection"],

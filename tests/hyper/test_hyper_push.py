@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hyper_support import H1, H2, H20, Bench, eventually
+from hyper_support import H1, H2, H20, Bench
 from hyperframe.frame import Frame, HeadersFrame, PushPromiseFrame, RstStreamFrame, SettingsFrame
 
 from hyperpool import RemoteProtocolError, StreamReset
 from hyperpool.connection_errors import NoSuchStream
+from stage import eventually
 
 
 class PushingPeer:

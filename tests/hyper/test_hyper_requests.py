@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hyper_support import H1, H1_PLAIN, H2, H2C, H11, H20, PRIOR, Bench, Way, eventually, opened
+from hyper_support import H1, H1_PLAIN, H2, H2C, H11, H20, PRIOR, Bench, Way
 
 from hyperpool import InvalidURL, LocalProtocolError
 from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection
@@ -15,6 +15,7 @@ from hyperpool.connection_errors import NoSuchStream, StreamResetError
 from hyperpool.connection_messages import HTTPVersion
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.testing import Reply, pattern
+from stage import eventually, opened
 
 
 def sent_headers(connection: Any, headers: Any) -> list[list[str]]:

@@ -7,13 +7,14 @@ import hashlib
 from typing import Any
 
 import pytest
-from hyper_support import H2, H11, WAIT_S, Bench, Way, eventually, opened
+from hyper_support import H2, H11, Bench, Way
 
 from hyperpool import DecodeError, ResponseClosed
 from hyperpool.connection_errors import ChunkedDecodeError, ConnectionResetError, StreamResetError
 from hyperpool.connection_messages import HTTP11Response, HTTP20Response, HTTPVersion
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.testing import Disconnect, Reply, Reset, pattern, pattern_pieces
+from stage import WAIT_S, eventually, opened
 
 
 def response_to(connection: Any, method: str, url: str, **options: Any) -> Any:

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hyper_support import H2, H2C, H20, PRIOR, WAYS, Bench, Way, opened
+from hyper_support import H2, H2C, H20, PRIOR, WAYS, Bench, Way
 
 from hyperpool.connection import HTTPConnection
 from hyperpool.testing import Reply, pattern
+from stage import opened
 from stress.lock_watch import LockWatch
 
 THREADS = 64

@@ -6,12 +6,13 @@ import threading
 from typing import Any
 
 import pytest
-from hyper_support import H1_PLAIN, H2, H2C, H11, H20, Bench, Way, opened
+from hyper_support import H1_PLAIN, H2, H2C, H11, H20, Bench, Way
 
 from hyperpool import ConnectTimeout, ReadTimeout
 from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection
 from hyperpool.connection_errors import ProxyError
 from hyperpool.testing import Reply, ScriptedConnection
+from stage import opened
 
 # -- timeouts ----------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ from hyperpool.engine.loop import OriginLoop
 from hyperpool.errors import ConnectError, HyperpoolError, PoolClosed
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.messages import DialFailed, Drain
-from hyperpool.pool import ConnectionPool, _tell
+from hyperpool.pool import ConnectionPool
+from hyperpool.process import tell
 from hyperpool.values import Limits, Request, Route, Timeout, parse_url
 
 REQUEST = Request("GET", "https://a.test/", timeout=Timeout(None))
@@ -222,7 +223,7 @@ def an_exit_while_others_submit() -> None:
     def drain() -> None:
         for loop in list(pool._threads.values()):
             answered = threading.Event()
-            if _tell(loop, Drain(answered.set)):
+            if tell(loop, Drain(answered.set)):
                 answered.wait()
         assert first.done(), "said before it was so"
 

@@ -16,6 +16,7 @@ from hyperpool.contrib.urllib3.response import HTTPResponse, Raw
 from hyperpool.contrib.urllib3.shared import SharedPool
 from hyperpool.contrib.urllib3.trust import is_verified, tls_options
 from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.futures import result_or_cancel
 from hyperpool.pool import ConnectionPool
 from hyperpool.values import DEFAULT_PORTS, Origin, Proxy, Request, TlsSettings
 from hyperpool.values import parse_url as parse_request_url
@@ -157,14 +158,7 @@ class PoolOverHyperpool(urllib3.HTTPConnectionPool):
             target,
         )
         shared = self._find_shared()
-        future = shared.submit(request, origin, tls=self._tls(), proxy=proxy)
-        try:
-            return future.result()
-        except BaseException:
-            # Ctrl-C and the like: nobody will take the response, so its stream must be free.
-            if not future.done():
-                future.cancel()
-            raise
+        return result_or_cancel(shared.submit(request, origin, tls=self._tls(), proxy=proxy))
 
     def _destination(self, url: str) -> tuple[Origin, str | None, Proxy | None]:
         """Where a request goes: origin, target where it stands as it is, and the proxy between."""

@@ -1,0 +1,63 @@
+"""What the test benches stand on: certificates made once, gates that always open, resources closed in order, waits."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from hyperpool.testing import CertificateAuthority, Server
+
+# A bound for broken code only: nothing that works comes near it.
+WAIT_S = 20.0
+
+# One for all tests: making a key costs more than most of them.
+AUTHORITY = CertificateAuthority()
+SERVER_CERTIFICATE = AUTHORITY.issue("localhost", "127.0.0.1", "::1")
+OURS: dict[str, Any] = {"authority": AUTHORITY, "certificate": SERVER_CERTIFICATE}
+
+
+class Stage:
+    """The resources of one test, closed in the reverse order of their making."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._servers: list[Server] = []
+        self._gates: list[threading.Event] = []
+
+    def enter(self, resource: Any) -> Any:
+        """Enter a context until the end of the test."""
+        return self._stack.enter_context(resource)
+
+    def gate(self) -> threading.Event:
+        """An Event for handlers to wait for; opened at the latest before anything closes."""
+        gate = threading.Event()
+        self._gates.append(gate)
+        return gate
+
+    def close(self) -> None:
+        for gate in self._gates:
+            gate.set()
+        self._stack.close()
+
+    def server_errors(self) -> list[BaseException]:
+        return [error for server in self._servers for error in server.errors]
+
+
+def opened(gate: threading.Event) -> None:
+    """Wait for the gate, in a handler or a generator; fails instead of hanging."""
+    if not gate.wait(WAIT_S):
+        raise AssertionError("the gate was never opened")
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Whether it holds before long: for what nobody announces, such as published figures."""
+    pause = threading.Event()
+    deadline_at = time.monotonic() + WAIT_S
+    while not holds():
+        if time.monotonic() > deadline_at:
+            return False
+        pause.wait(0.002)
+    return True
