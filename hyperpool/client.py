@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import threading
-import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from hyperpool.handoff.forks import Known, in_child
+from hyperpool.handoff.hooks import as_hooks
+from hyperpool.handoff.leash import caller
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
-from hyperpool.handoff.source import Source, make_source
+from hyperpool.handoff.source import Source, make_source, with_trailers
 from hyperpool.policy import auth as auths
 from hyperpool.policy import writing
 from hyperpool.policy.auth import AuthLike, Netrc
@@ -25,7 +26,7 @@ from hyperpool.policy.cookies import Cookies, CookiesLike, of_a_call
 from hyperpool.policy.courier import Courier
 from hyperpool.policy.defaults import DefaultHeaders
 from hyperpool.policy.escort import Escort, carry_out
-from hyperpool.policy.flights import as_completed, in_order
+from hyperpool.policy.flights import as_completed, in_order, len_of, told
 from hyperpool.policy.journey import Company, Journey, Plan
 from hyperpool.policy.multipart import Multipart
 from hyperpool.policy.retries import Retries, RetriesLike, RetryBudget, as_retry
@@ -35,8 +36,10 @@ from hyperpool.proxies import ProxyLike
 from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, as_timeout, parse_url, without_userinfo
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.exchange import Informational, ResponseFuture
     from hyperpool.handoff.response import Response
+    from hyperpool.policy.download import Download
+    from hyperpool.policy.progress import ProgressLike
 
 
 class _NotGiven:
@@ -46,7 +49,13 @@ class _NotGiven:
 
 NOT_GIVEN: Any = _NotGiven()
 
-_clients: weakref.WeakValueDictionary[int, Client] = weakref.WeakValueDictionary()
+# What is said of a pool unless somebody says otherwise.
+_OF_THE_POOL = {
+    **dict.fromkeys(("verify", "http1", "http2", "trust_env"), True),
+    **dict.fromkeys(("cert", "proxy", "limits", "uds", "source_address", "resolver")),
+}
+
+_clients: Known[Client] = Known()
 
 
 class Client:
@@ -66,10 +75,21 @@ class Client:
     proxy: URL of a proxy (http, https, socks5, socks5h) or a `Proxy`; or a mapping by "https", "all" or
         "https://host"; else, where ``trust_env``, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read once by the
         first request.
+    uds: the path of a Unix socket to which everything goes, whatever host a URL names. A URL may name one by itself,
+        as in ``http+unix://%2Frun%2Fapp.sock/path``.
+    source_address: the IP address of this machine to connect from, or (address, port).
+    resolver: a callable that takes (host, port) and returns IP addresses to try in this order, each as str, an
+        ``ipaddress`` object, (address, port) or a tuple of ``getaddrinfo``; asked for hosts that are IP addresses, too,
+        on a thread where it may block; its answer is kept for ``Limits.dns_ttl_s``. What it raises is the cause of a
+        NameResolutionError, or is raised itself where it is a `HyperpoolError`.
     timeout: `Timeout`, seconds (the total, for all redirects and retries together), (connect, read), or None for none.
     retries: how often a request may be sent again, or a ``urllib3.util.Retry``; further bounded, for each origin, by a
         budget of a tenth of its requests.
     follow_redirects, max_redirects: 301, 302, 303, 307 and 308; one more than the maximum raises TooManyRedirects.
+    events: an object with any of the methods ``request(request)``, ``response(response)``, ``retry(request, resend)``,
+        ``connection_opened(info)`` and ``connection_closed(info, error)``, or a mapping of these names to callables or
+        lists of them. Those of requests run in the thread that waits, or, for `submit`, where done-callbacks run;
+        those of connections run on I/O threads: none may block there. What they raise is logged.
     limits: `Limits`. pool: a `ConnectionPool` shared with other clients; what says how to connect is its then.
     """
 
@@ -92,7 +112,11 @@ class Client:
         retries: RetriesLike = 0,
         follow_redirects: bool = True,
         max_redirects: int = 20,
+        events: Any = None,
         pool: ConnectionPool | None = None,
+        uds: str | None = None,
+        source_address: str | tuple[str, int] | None = None,
+        resolver: Callable[[str, int], Iterable[Any]] | None = None,
     ) -> None:
         self.base_url = base_url
         self.params = params
@@ -103,17 +127,16 @@ class Client:
         self._headers = DefaultHeaders(headers)
         self._cookies = Cookies(cookies)
         self._owns_pool = pool is None
-        own = (verify, cert, http1, http2, proxy, trust_env, limits)
-        if pool is not None and own != (True, None, True, True, None, True, None):
-            raise ValueError(
-                "verify, cert, http1, http2, proxy, trust_env and limits are the pool's: give them to that"
-            )
-        self.pool = pool or ConnectionPool(
-            limits=limits, verify=verify, cert=cert, http1=http1, http2=http2, proxy=proxy, trust_env=trust_env
-        )
+        own: dict[str, Any] = {"verify": verify, "cert": cert, "http1": http1, "http2": http2, "trust_env": trust_env}
+        own |= {"proxy": proxy, "limits": limits, "uds": uds, "source_address": source_address, "resolver": resolver}
+        if pool is not None and own != _OF_THE_POOL:
+            raise ValueError(f"{', '.join(own)} are the pool's: give them to that")
+        self.pool = pool or ConnectionPool(**own, events=events)
         netrc = Netrc() if trust_env else None
-        self._company = Company(self.pool, Courier(), RetryBudget(), netrc, max_redirects, threading.Event())
-        _clients[id(self)] = self
+        self._company = Company(
+            self.pool, Courier(), RetryBudget(), netrc, max_redirects, threading.Event(), as_hooks(events)
+        )
+        _clients.add(self)
 
     @property
     def headers(self) -> DefaultHeaders:
@@ -129,7 +152,10 @@ class Client:
 
     @property
     def cookies(self) -> Cookies:
-        """The cookies of this client: a mapping of names and values over a ``CookieJar``. May be set to others."""
+        """The cookies of this client: a mapping of names and values over a ``CookieJar``.
+
+        May be set to others; requests that were made before go on with those that they have.
+        """
         return self._cookies
 
     @cookies.setter
@@ -194,6 +220,9 @@ class Client:
         timeout: TimeoutLike = NOT_GIVEN,
         follow_redirects: bool = NOT_GIVEN,
         retries: RetriesLike = NOT_GIVEN,
+        trailers: Any = None,
+        informational: Informational | None = None,
+        target: str | None = None,
     ) -> ResponseFuture:
         """Send a request; a ``concurrent.futures.Future`` of its `Response`. Never blocks on the network.
 
@@ -205,7 +234,10 @@ class Client:
         content: bytes, str, a binary file, an iterable of bytes. data: form fields, or like content. json: anything
         that JSON can say. files: a mapping or pairs of field name and binary file, bytes, str, or (filename, file,
         content type, headers), the last two at will; with them, data is further fields of the multipart form. cookies:
-        pairs for this origin alone, or a ``CookieJar``. auth None: none at all. The rest is as in `Client`.
+        pairs for this origin alone, or a ``CookieJar``. auth None: none at all. trailers: a mapping or pairs to send
+        behind the body, or a callable that gives them when the body is through. informational: called with (status,
+        headers) of each 1xx response; it runs where done-callbacks run, before the response is there. target: goes out
+        in place of the URL's path and query, as "*" does with OPTIONS. The rest is as in `Client`.
         """
         journey = self._journey(
             method,
@@ -222,6 +254,9 @@ class Client:
             timeout=timeout,
             follow_redirects=follow_redirects,
             retries=retries,
+            trailers=trailers,
+            informational=informational,
+            target=target,
         )
         return Escort(journey).begin()
 
@@ -231,20 +266,87 @@ class Client:
         with carry_out(self._journey(method, url, stream=True, **options)) as response:
             yield response
 
+    def download(
+        self,
+        url: str,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool = True,
+        checksum: Any = None,
+        progress: ProgressLike = None,
+        params: Params = None,
+        headers: HeadersLike = None,
+        retries: RetriesLike = NOT_GIVEN,
+        **options: Any,
+    ) -> Download:
+        """GET a URL into a file, which is there as a whole or not at all. Blocks.
+
+        The body goes to ``path.part``, which gets its name when all of it came. When it is cut, it is gone on with
+        where the server can tell that it is still the same: within ``retries`` at once, and else by the next call, for
+        which ``path.part`` and ``path.part.json`` stay; nothing stays where there is nothing to go on with, or where
+        ``resume`` is False. checksum: "sha256:hex", "sha256" to be told it, or a hashlib object to be fed.
+        progress: a callable of (bytes done, bytes in all or None), or True for a bar on standard error.
+
+        Raises a `HyperpoolError`: HTTPStatusError for any status without the file, ChecksumError; OSError for the file,
+        BlockingIOError where another download is writing it. Different files may be downloaded by any threads at once.
+        ``Timeout.total`` is for the head of each attempt, as with `stream`; ``options`` are those of `submit`.
+        """
+        from hyperpool.policy.download import Order, download
+
+        full = writing.full_url(url, self.base_url, self.params, params)
+        order = Order(full, path, headers, resume, checksum, progress)
+
+        def open_stream(fields: Any, retry: Any) -> AbstractContextManager[Response]:
+            return self.stream("GET", url, params=params, headers=fields, retries=retry, **options)
+
+        return download(order, open_stream, as_retry(self.retries if retries is NOT_GIVEN else retries), self._company)
+
+    def upload(
+        self,
+        url: str,
+        file: Any,
+        *,
+        method: str = "PUT",
+        progress: ProgressLike = None,
+        headers: HeadersLike = None,
+        **options: Any,
+    ) -> Response:
+        """Send a file as the body of a request. Blocks until the whole response is here; its status is not judged.
+
+        file: a path, or a binary file, which is sent from where it stands to its end, with its length where it tells
+        one. Content-Type is guessed by its name unless ``headers`` say it. progress: a callable of (bytes read for
+        sending, bytes in all or None), or True for a bar on standard error; it is called by the thread that reads the
+        file, and begins anew when the file is sent again. ``options`` are those of `submit`.
+        """
+        from hyperpool.policy.upload import upload
+
+        def send(fields: Any, content: Any) -> Response:
+            return self.request(method, url, headers=fields, content=content, **options)
+
+        return upload(file, headers, progress, send)
+
     def map(
-        self, requests: Iterable[Any], *, max_in_flight: int = 100, ordered: bool = False, **options: Any
+        self,
+        requests: Iterable[Any],
+        *,
+        max_in_flight: int = 100,
+        ordered: bool = False,
+        progress: ProgressLike = None,
+        **options: Any,
     ) -> Iterator[Response]:
         """The responses to many requests, at most ``max_in_flight`` of them under way at a time.
 
         ``requests`` is read as slots come free: URLs (GET), or (method, url) or (method, url, options) tuples;
         ``options`` are for all. In order of completion, or of input where ``ordered``. Blocks for each response; raises
-        the error of the first that failed. Leaving the iteration early cancels what is under way.
+        the error of the first that failed. Leaving the iteration early cancels what is under way. progress: a callable
+        of (responses so far, requests in all, or None where they have no len()), or True for a bar on standard error.
         """
         refuse_on_loop_thread("Client.map()")
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
         submitted = (self._submit_entry(entry, options) for entry in requests)
-        return in_order(submitted, max_in_flight) if ordered else as_completed(submitted, max_in_flight)
+        responses = in_order(submitted, max_in_flight) if ordered else as_completed(submitted, max_in_flight)
+        return responses if progress is None else told(responses, progress, len_of(requests))
 
     def _submit_entry(self, entry: Any, options: dict[str, Any]) -> ResponseFuture:
         if isinstance(entry, str):
@@ -271,23 +373,30 @@ class Client:
         timeout: TimeoutLike = NOT_GIVEN,
         follow_redirects: bool = NOT_GIVEN,
         retries: RetriesLike = NOT_GIVEN,
+        trailers: Any = None,
+        informational: Informational | None = None,
+        target: str | None = None,
     ) -> Journey:
         content, content_type = writing.body(content, data, json, files)
         url = writing.full_url(url, self.base_url, self.params, params)
         fields = writing.merged(self._headers.fields, headers)
         if content_type is not None and not writing.names(fields, "content-type"):
             fields += (("Content-Type", content_type),)
+        if trailers is not None:
+            fields = writing.announcing(fields, trailers)
         patience = self.timeout if timeout is NOT_GIVEN else as_timeout(timeout)
         authenticate = self._auth(auth, url, fields)
-        request = Request(writing.verb(method), without_userinfo(url) if "@" in url else url, fields, content, patience)
+        bare = without_userinfo(url) if "@" in url else url
+        request = Request(writing.verb(method), bare, fields, content, patience, target)
         if authenticate is not None:
             request = auths.apply(authenticate, request)
         retry = as_retry(self.retries if retries is NOT_GIVEN else retries)
+        source = None if request.content is None else _source(request.content)
         plan = Plan(
             request,
-            None if request.content is None else _source(request.content),
+            source if trailers is None else with_trailers(source, trailers),
             stream,
-            _caller() if stream else "",
+            caller() if stream else "",
             self.follow_redirects if follow_redirects is NOT_GIVEN else follow_redirects,
             None if retry is None else Retries(retry),
             authenticate,
@@ -295,6 +404,7 @@ class Client:
             fields,
             self._cookies,
             *of_a_call(cookies),
+            informational,
         )
         return Journey(self._company, plan)
 
@@ -344,18 +454,7 @@ def _source(content: Any) -> Source | None:
     return make_source(content)
 
 
-def _caller() -> str:
-    """Where the program asked for this: the nearest frame outside hyperpool."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("hyperpool.", "contextlib")):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
+@in_child
 def _start_anew_in_child() -> None:
-    for client in [client for ref in _clients.valuerefs() if (client := ref()) is not None]:
+    for client in _clients:
         client._start_anew_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_in_child)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hyperpool.connection_errors import as_hyper_raises
 from hyperpool.errors import HyperpoolError
-from hyperpool.handoff.pieces import slices
-from hyperpool.handoff.response import DECODE_INPUT_BYTES, DECODE_PIECE_BYTES
+from hyperpool.handoff.pieces import DECODE_INPUT_BYTES, DECODE_PIECE_BYTES, slices
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.protocol.content import make_decoder
 from hyperpool.protocol.events import Chunked

@@ -5,6 +5,7 @@ They are the methods of the same names of one `Client` with all its defaults, wh
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +17,7 @@ from hyperpool.handoff.forks import in_child
 if TYPE_CHECKING:
     from hyperpool.handoff.exchange import ResponseFuture
     from hyperpool.handoff.response import Response
+    from hyperpool.policy.download import Download
 
 _client: Client | None = None
 _lock = threading.Lock()
@@ -54,6 +56,16 @@ def submit(method: str, url: str, **options: Any) -> ResponseFuture:
 def stream(method: str, url: str, **options: Any) -> AbstractContextManager[Response]:
     """`Client.stream` of the process-wide client."""
     return default_client().stream(method, url, **options)
+
+
+def download(url: str, path: str | os.PathLike[str], **options: Any) -> Download:
+    """`Client.download` of the process-wide client."""
+    return default_client().download(url, path, **options)
+
+
+def upload(url: str, file: Any, **options: Any) -> Response:
+    """`Client.upload` of the process-wide client."""
+    return default_client().upload(url, file, **options)
 
 
 def map(requests: Iterable[Any], **options: Any) -> Iterator[Response]:

@@ -12,6 +12,7 @@ the original as ``__cause__``.
      |- StreamReset
      |- ProtocolError: LocalProtocolError (also ValueError), RemoteProtocolError
      |- DecodeError
+     |- ChecksumError
      |- HTTPStatusError, TooManyRedirects
      |- InvalidURL (also ValueError)
      '- ResponseClosed
@@ -168,6 +169,10 @@ class RemoteProtocolError(ProtocolError):
 
 class DecodeError(HyperpoolError):
     """The body does not match its Content-Encoding, or decodes to more than the bound."""
+
+
+class ChecksumError(HyperpoolError):
+    """What `Client.download` wrote is not what its checksum says; nothing of it was kept."""
 
 
 class HTTPStatusError(HyperpoolError):

@@ -14,10 +14,11 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
+from hyperpool.errors import HyperpoolError, InvalidURL, PoolClosed, PoolFull
 from hyperpool.handoff.deadlines import NEVER
-from hyperpool.handoff.exchange import Exchange, ResponseFuture, Review
+from hyperpool.handoff.exchange import Exchange, Informational, ResponseFuture, Review
 from hyperpool.handoff.futures import LoopFuture
+from hyperpool.handoff.hooks import as_hooks
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
 from hyperpool.handoff.messages import Close, Connect, Ping, Prewarm, Retire, Submit
@@ -26,13 +27,26 @@ from hyperpool.handoff.source import Source, make_source
 from hyperpool.process import FOR_ALL, FOR_TLS, load, pools, running, tell
 from hyperpool.protocol.fields import forwarded, prepare_head, tunnelled
 from hyperpool.proxies import ProxyLike, ProxyMap, forwards
-from hyperpool.values import Limits, Origin, Proxy, Request, Route, TlsSettings, parse_url
+from hyperpool.values import (
+    Limits,
+    Origin,
+    Proxy,
+    Request,
+    Route,
+    TlsSettings,
+    as_source_address,
+    is_socket_path,
+    parse_url,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from hyperpool.engine.loop import OriginLoop
     from hyperpool.engine.resolve import Resolver
     from hyperpool.engine.stats import OriginStats
     from hyperpool.engine.trust import TlsConfig
+    from hyperpool.handoff.response import Response
     from hyperpool.protocol.events import RequestHead
 
 # A loop may end between the look-up and the put; a fresh one cannot, so the second try succeeds but for a close.
@@ -40,22 +54,26 @@ _TRIES = 8
 
 
 class PoolStats(NamedTuple):
-    """What a pool is doing. Immutable. ``origins`` maps "https://host" to its own figures."""
+    """What a pool is doing. Immutable. ``origins`` maps "https://host" to its own figures.
+
+    ``dialing``: connections that are being opened just now.
+    """
 
     origins: dict[str, OriginStats]
     threads: int
     connections: int
     open_streams: int
     queued: int
+    dialing: int
 
 
 class ConnectionPool:
     """Connections to any number of origins, for any number of threads.
 
     Shared; guarded by _lock. One I/O thread per origin, named ``hyperpool <origin>``, made on first use; it ends by
-    itself when the origin has been idle for ``Limits.idle_s``. ``verify``, ``cert``, ``http1``, ``http2``, ``proxy``
-    and ``trust_env`` are as in `Client`. Making a pool opens nothing; the environment's proxies are read once, by the
-    first request.
+    itself when the origin has been idle for ``Limits.idle_s``. ``verify``, ``cert``, ``http1``, ``http2``, ``proxy``,
+    ``trust_env``, ``uds``, ``source_address`` and ``resolver`` are as in `Client`, and of ``events`` what is about
+    connections. Making a pool opens nothing; the environment's proxies are read once, by the first request.
     """
 
     def __init__(
@@ -68,13 +86,23 @@ class ConnectionPool:
         http2: bool = True,
         proxy: ProxyLike = None,
         trust_env: bool = True,
+        uds: str | None = None,
+        source_address: str | tuple[str, int] | None = None,
+        resolver: Callable[[str, int], Iterable[Any]] | None = None,
+        events: Any = None,
     ) -> None:
         if not (http1 or http2):
             raise ValueError("http1=False and http2=False leave nothing to speak")
+        if uds is not None:
+            _check_uds(uds, excluded=(proxy, source_address, resolver))
         self.limits = limits if limits is not None else Limits()
         self._tls = TlsSettings(verify, cert, trust_env)
         self._versions = (http1, http2)
         self._proxies = ProxyMap(proxy, trust_env=trust_env)
+        self._uds = uds
+        self._source_address = as_source_address(source_address)
+        self._ask = resolver
+        self._hooks = as_hooks(events)
         self._begin()
         pools.add(self)
 
@@ -83,6 +111,8 @@ class ConnectionPool:
         self._closed = False
         self._loops: OrderedDict[Route, OriginLoop] = OrderedDict()
         self._threads: dict[threading.Thread, OriginLoop] = {}
+        # The pool's own ways, made once; threads that race there make equal ones.
+        self._own_routes: dict[Origin, Route] = {}
         # Weak, since loops hold what they use: a program may make a context for each call, and each has a CA bundle.
         self._tls_configs: weakref.WeakValueDictionary[TlsSettings, TlsConfig] = weakref.WeakValueDictionary()
         self._own_tls_config: TlsConfig | None = None
@@ -102,6 +132,7 @@ class ConnectionPool:
         route: Route | None = None,
         source: Source | None = None,
         review: Review | None = None,
+        informational: Informational | None = None,
     ) -> ResponseFuture:
         """Begin a request; its Future. Never blocks on the network.
 
@@ -109,16 +140,49 @@ class ConnectionPool:
         reach the origin where that differs from the pool's own way (see `route`). ``source`` is the request's body
         where it was opened before (`make_source`). ``review`` is asked by the I/O thread with (future, outcome) before
         the Future resolves; True from it means that it will resolve the Future itself. It must not block.
+        ``informational`` is called with (status, headers) of each 1xx response, likewise.
 
         Raises PoolClosed, PoolFull (too many origins), InvalidURL, and LocalProtocolError for what HTTP does not allow:
         nothing was sent then. Every other fault is the Future's.
         """
+        exchange = self._make_exchange(request, route, source, stream=stream, made_at=made_at, alone=False)
+        exchange.review = review
+        exchange.informational = informational
+        future: ResponseFuture = self._submit(exchange)
+        return future
+
+    def fetch(
+        self,
+        request: Request,
+        *,
+        stream: bool = False,
+        made_at: str | None = "",
+        route: Route | None = None,
+        source: Source | None = None,
+        informational: Informational | None = None,
+    ) -> Response:
+        """`submit`, and wait for the response: cheaper than a Future's result. Blocks; Ctrl-C cancels the request."""
+        exchange = self._make_exchange(request, route, source, stream=stream, made_at=made_at, alone=True)
+        exchange.informational = informational
+        response: Response = self._submit(exchange).result()
+        return response
+
+    def _make_exchange(
+        self,
+        request: Request,
+        route: Route | None,
+        source: Source | None,
+        *,
+        stream: bool,
+        made_at: str | None,
+        alone: bool,
+    ) -> Exchange:
         load("requests", FOR_ALL)
         url = parse_url(request.url)
         if request.target is not None:
             url = dataclasses.replace(url, target=request.target)
         if route is None:
-            route = self.route(url.origin)
+            route = self._own_route(url.origin)
         if source is None:
             source = make_source(request.content)
         body_bytes = 0 if source is None else source.length_bytes
@@ -135,13 +199,18 @@ class ConnectionPool:
             limits=self.limits,
             made_at=made_at,
             keeps_alive=self,
+            alone=alone,
         )
-        exchange.review = review
-        future = exchange.future
-        assert future is not None
+        exchange.route = route
         if route.push:
-            exchange.pushes = future.pushes = Pushes()
-        self._put(route, exchange, Submit(exchange))
+            exchange.pushes = Pushes()
+        return exchange
+
+    def _submit(self, exchange: Exchange) -> Any:
+        future = exchange.future
+        assert future is not None and exchange.route is not None
+        future.pushes = exchange.pushes
+        self._put(exchange.route, exchange, Submit(exchange))
         return future
 
     def route(self, origin: Origin, **differs: Any) -> Route:
@@ -150,9 +219,27 @@ class ConnectionPool:
         Raises InvalidURL where the environment names a proxy that is none.
         """
         given = {"tls": self._tls, "http1": self._versions[0], "http2": self._versions[1], **differs}
+        uds = given.setdefault("uds", self._uds) if origin.uds is None else origin.uds
+        if uds is not None:
+            return Route(origin, **{**given, "proxy": None, "uds": self._allowed(uds, origin)})
         if "proxy" not in given:
             given["proxy"] = self._proxies.choose(origin)
+        given.setdefault("source_address", self._source_address)
         return Route(origin, **given)
+
+    def _own_route(self, origin: Origin) -> Route:
+        route = self._own_routes.get(origin)
+        if route is None:
+            if len(self._own_routes) >= self.limits.max_origins:
+                self._own_routes.clear()
+            route = self._own_routes[origin] = self.route(origin)
+        return route
+
+    def _allowed(self, uds: str, origin: Origin) -> str:
+        """Whoever judges addresses must not be gone around by a URL."""
+        if self._ask is not None:
+            raise InvalidURL(f"{origin}: a Unix socket has no address, and this pool's resolver is to see each one")
+        return uds
 
     def connect(self, route: Route, *, timeout_s: float | None = 10.0) -> Future[str]:
         """Open a connection, unless there is one; a Future of what it speaks: "HTTP/2" or "HTTP/1.1". Does not block.
@@ -219,7 +306,7 @@ class ConnectionPool:
 
         dialer = DialThreads(route, tls_config=self._tls_config(route.tls), resolver=self._shared_resolver())
         try:
-            return OriginLoop(route, self.limits, dialer)
+            return OriginLoop(route, self.limits, dialer, hooks=self._hooks)
         except OSError as cause:  # no descriptor is left
             where = str(route.origin)
             raise HyperpoolError(f"no I/O thread for {where} could be set up: {cause}", origin=where) from cause
@@ -294,7 +381,7 @@ class ConnectionPool:
 
         with self._lock:
             if self._resolver is None:
-                self._resolver = Resolver(ttl_s=self.limits.dns_ttl_s)
+                self._resolver = Resolver(ttl_s=self.limits.dns_ttl_s, ask=self._ask)
             return self._resolver
 
     # -- looking at it, and its end --------------------------------------------------------------------------------
@@ -316,6 +403,7 @@ class ConnectionPool:
             connections=sum(one.connections for one in each),
             open_streams=sum(one.open_streams for one in each),
             queued=sum(one.queued for one in each),
+            dialing=sum(one.dialing for one in each),
         )
 
     def close(self, *, grace_s: float = 1.0, code: int = 0) -> None:
@@ -353,6 +441,13 @@ class ConnectionPool:
         self._finalizer.detach()
         self._begin()
         self._closed = closed
+
+
+def _check_uds(uds: str, *, excluded: tuple[Any, ...]) -> None:
+    if not isinstance(uds, str) or not is_socket_path(uds):
+        raise ValueError(f"uds must be the absolute path of a Unix socket, not {uds!r}")
+    if any(given is not None for given in excluded):
+        raise ValueError("a Unix socket is reached without proxy, source_address and resolver: give uds alone")
 
 
 def _as_kept(route: Route) -> Route:

@@ -7,11 +7,13 @@ parses URLs here, and importing hyperpool must stay cheap.
 from __future__ import annotations
 
 import functools
+import ipaddress
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Union
+from urllib.parse import quote, unquote
 
 from hyperpool.errors import InvalidURL
 
@@ -21,18 +23,22 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 # them ends, which is how requests are smuggled to other hosts.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]|^[^/?#]*//[^/?#]*?([ \\])")
 _USERINFO = re.compile(r"//[^/?#]*@")
+# The path of a Unix socket, percent-encoded, stands where a host would; then what its server is asked for.
+_UNIX = re.compile(r"http\+unix://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Scheme, host and port (RFC 9110 4.3.1): what may share a connection. Immutable.
 
-    ``host`` is lower case, an IPv6 address without its brackets; ``port`` is always a number.
+    ``host`` is lower case, an IPv6 address without its brackets; ``port`` is always a number. ``uds``: the path of the
+    Unix socket that an ``http+unix://`` URL names; such origins are "localhost" to their servers.
     """
 
     scheme: str
     host: str
     port: int
+    uds: str | None = None
 
     @property
     def authority(self) -> str:
@@ -41,6 +47,8 @@ class Origin:
         return host if self.port == DEFAULT_PORTS.get(self.scheme) else f"{host}:{self.port}"
 
     def __str__(self) -> str:
+        if self.uds is not None:
+            return f"http+unix://{quote(self.uds, safe='', errors='surrogateescape')}"
         return f"{self.scheme}://{self.authority}"
 
 
@@ -56,7 +64,7 @@ class Url:
 
 @functools.lru_cache(maxsize=1024)
 def parse_url(text: str) -> Url:
-    """Parse an absolute http or https URL.
+    """Parse an absolute http or https URL, or ``http+unix://%2Fpath%2Fof%2Fthe%2Fsocket/target``.
 
     Raises InvalidURL for everything that cannot be requested: control characters (RFC 3986 2), another scheme, no
     host, a port outside 1..65535, a host name that IDNA refuses. Spaces in path and query are percent-encoded.
@@ -66,6 +74,8 @@ def parse_url(text: str) -> Url:
     shown = repr(without_userinfo(text))
     if bad := _FORBIDDEN.search(text):
         raise InvalidURL(f"{shown}: {bad[bad.lastindex or 0]!r} is not allowed here; percent-encode it (RFC 3986 2.1)")
+    if unix := _UNIX(text):
+        return Url(Origin("http", "localhost", 80, _socket_path(unix[1], shown)), _target(unix[2]), None, text)
     parts = _split(text)
     scheme = (parts.scheme or "").lower()
     if scheme not in DEFAULT_PORTS:
@@ -77,6 +87,38 @@ def parse_url(text: str) -> Url:
         raise InvalidURL(f"{shown}: the port must be between 1 and 65535")
     host = parts.host.strip("[]").lower()
     return Url(Origin(scheme, host, port), parts.request_uri, parts.auth, text)
+
+
+def _target(after_host: str) -> str:
+    target: str = _split(f"http://localhost{after_host}").request_uri
+    return target
+
+
+def _socket_path(quoted: str, shown: str) -> str:
+    path = unquote(quoted, errors="surrogateescape")
+    if "@" in quoted or not is_socket_path(path):
+        example = "http+unix://%2Frun%2Fapp.sock/target"
+        raise InvalidURL(f"{shown}: name a Unix socket by its absolute path, percent-encoded, as in {example}")
+    return path
+
+
+def is_socket_path(path: str) -> bool:
+    """Whether this is the absolute path of a Unix socket, or a name of Linux's abstract space: NUL, then anything."""
+    return len(path) > 1 and path[0] in "/\0" and "\0" not in path[1:]
+
+
+def as_source_address(given: Any) -> tuple[str, int] | None:
+    """The local address to connect from: an IP address, or (address, port), where port 0 lets the system choose.
+
+    Raises TypeError and ValueError for anything else.
+    """
+    if given is None:
+        return None
+    host, port = (given, 0) if isinstance(given, str) else given
+    if not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ValueError(f"the port of source_address must be between 0 and 65535, not {port!r}")
+    ipaddress.ip_address(host)
+    return str(host), port
 
 
 def without_userinfo(url: str) -> str:
@@ -180,8 +222,13 @@ class Limits:
         lives. 15. None: never.
     ping_timeout_s: seconds in which it must answer; else the connection is lost. 10.
     settings_timeout_s: seconds in which an HTTP/2 peer must send its SETTINGS (RFC 9113 3.4, 6.5.3). 10.
+    continue_after_s: seconds for which a body that was announced with ``Expect: 100-continue`` waits for the server's
+        word; then it is sent all the same (RFC 9110 10.1.1). 1: what curl and Go wait.
     dns_ttl_s: seconds for which a resolved address is reused. 60.
     max_header_bytes: size of one response head, by RFC 9113 6.5.2's count on HTTP/2. 64 KiB.
+    min_body_rate: bytes per second that a response body must bring, on the average of 10 s in which its reader had
+        room for more; else ReadTimeout: ``Timeout.read`` is satisfied by one byte now and then. None: no bound. Not
+        for pools that read event streams.
     max_decoded_bytes: bytes to which a compressed body may expand when it is read whole. 256 MiB; None: no bound.
         Iterating is not bounded: it never decodes ahead of the reader.
     """
@@ -199,8 +246,10 @@ class Limits:
     ping_after_s: float | None = 15.0
     ping_timeout_s: float = 10.0
     settings_timeout_s: float = 10.0
+    continue_after_s: float = 1.0
     dns_ttl_s: float = 60.0
     max_header_bytes: int = 64 << 10
+    min_body_rate: float | None = None
     max_decoded_bytes: int | None = 256 << 20
 
     def __post_init__(self) -> None:
@@ -258,6 +307,8 @@ class Route:
     upgrade: on ``http://``, ask an HTTP/1.1 server to go on in HTTP/2 (h2c, RFC 7540 3.2).
     force_http2: speak HTTP/2 over TLS whatever ALPN chose.
     push: let the server push (RFC 9113 8.4). window_manager: a class that decides about credit (`hyperpool.window`).
+    uds: the path of a Unix socket to connect to, whatever host and port are. source_address: the local address and
+    port to connect from.
     """
 
     origin: Origin
@@ -269,6 +320,12 @@ class Route:
     force_http2: bool = False
     push: bool = False
     window_manager: type | None = None
+    uds: str | None = None
+    source_address: tuple[str, int] | None = None
+
+    def __hash__(self) -> int:
+        # Each request asks for it. Routes that have these in common, but not the rest, are few.
+        return hash((self.origin, self.tls))
 
 
 HeadersLike = Union[Mapping[Any, Any], "Sequence[tuple[Any, Any]]", None]

@@ -1,378 +1,216 @@
-"""What hyperpool costs, beside the clients that people use today. The small version: 1 KiB bodies over TLS from nginx.
+"""What hyperpool costs, beside the clients that people use today.
 
-    python -m stress.bench [--rounds 3] [--seconds 1.2] [--only h2,16] [--clients hyperpool,httpcore] [--json FILE]
+    python -m stress.bench --json docs/bench.json --plot docs/bench.svg --markdown docs/performance.md
+    python -m stress.bench --quick --only h2,16 --clients hyperpool,httpcore
+    python -m stress.bench --from docs/bench.json --plot bench.png
+    python -m stress.bench --profile h2,16
 
-Each measurement is a fresh process, the clients of a scenario take turns, and the table shows medians of the rounds: on
-a shared machine only ratios taken in one run mean anything. All threads of a process share ONE client object. A slow
-result is no failure; a measurement that did not end is one (status 1), and stands in its row.
+It starts its own servers. Each measurement is a fresh process, the clients of a scenario take turns, and the tables
+show medians of the rounds: on a shared machine only ratios taken in one run mean anything. All threads of a process
+share ONE client object. A slow result is no failure; a measurement that did not end is one (status 1), and stands in
+its row. A client that is not installed is left out, and the table says so. The scenarios: `bench_scenarios`.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
-import statistics
-import subprocess
+import os
+import platform
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stress import sockets
+from stress import bench_plot, bench_process, bench_show
+from stress.bench_peers import KINDS
+from stress.bench_scenarios import BY_KEY, MANY_ORIGINS, SCENARIOS, Kind, Scenario
+from stress.bench_servers import Places
+from stress.bench_values import BODY_BYTES, Job, Measured, median
+from stress.servers import ServerMissing
 
-BODY_BYTES = 1_024
-WARM_UP_S = 0.3
-PROCESS_S = 60.0
-IN_FLIGHT = 100
-FAILED = "the measurement failed"
+# What --quick divides large bodies and the number of origins by.
+_QUICK = 10
 
-Get = Callable[[], int]  # sends one request and returns the length of the body; raises where something failed
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What is measured. Immutable. ``threads`` 0 stands for `IN_FLIGHT` requests under way from one thread."""
-
-    version: str
-    threads: int
-    clients: tuple[str, ...]
-
-    @property
-    def key(self) -> str:
-        return f"{self.version},{self.threads or 'in-flight'}"
-
-    def __str__(self) -> str:
-        what = f"{self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else f"{IN_FLIGHT} in flight"
-        return f"{self.version}, {what}"
+Results = dict[str, list[Measured]]
 
 
-# requests and urllib3 know no HTTP/2: in the h2 scenarios they show what the same server gives over HTTP/1.1.
-PEERS_H2 = ("hyperpool", "httpcore", "httpx", "urllib3", "requests")
-SCENARIOS = (
-    Scenario("h2", 1, PEERS_H2),
-    Scenario("h2", 16, PEERS_H2),
-    Scenario("h2", 64, PEERS_H2),
-    Scenario("h2", 0, ("hyperpool", "httpcore")),
-    Scenario("h1", 16, ("hyperpool", "httpx", "urllib3", "requests")),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One measurement, or the medians of several. Immutable."""
-
-    client: str
-    scenario: str
-    rate: float
-    cpu_us: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
-    first_error: str
-    memory_mib: float
-
-
-# -- the clients -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _hyperpool(url: str, ca_file: str, *, h2: bool) -> Iterator[Get]:
-    import hyperpool
-
-    with hyperpool.Client(verify=ca_file, http2=h2, trust_env=False) as client:
-        yield lambda: len(client.get(url).content)
-
-
-@contextlib.contextmanager
-def _httpcore(url: str, ca_file: str, *, h2: bool) -> Iterator[Get]:
-    import ssl
-
-    import httpcore
-
-    context = ssl.create_default_context(cafile=ca_file)
-    with httpcore.ConnectionPool(ssl_context=context, http2=h2, http1=not h2, max_connections=100) as pool:
-        yield lambda: len(pool.request("GET", url).content)
-
-
-@contextlib.contextmanager
-def _httpx(url: str, ca_file: str, *, h2: bool) -> Iterator[Get]:
-    import ssl
-
-    import httpx
-
-    context = ssl.create_default_context(cafile=ca_file)
-    with httpx.Client(verify=context, http2=h2, trust_env=False, timeout=30) as client:
-        yield lambda: len(client.get(url).content)
-
-
-@contextlib.contextmanager
-def _urllib3(url: str, ca_file: str, *, h2: bool) -> Iterator[Get]:
-    import urllib3
-
-    with urllib3.PoolManager(ca_certs=ca_file, maxsize=64) as pool:
-        yield lambda: len(pool.request("GET", url, retries=False).data)
-
-
-@contextlib.contextmanager
-def _requests(url: str, ca_file: str, *, h2: bool) -> Iterator[Get]:
-    import requests
-    import requests.adapters
-
-    with requests.Session() as session:
-        session.verify, session.trust_env = ca_file, False
-        session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=64))
-        yield lambda: len(session.get(url, timeout=30).content)
-
-
-CLIENTS: dict[str, Callable[..., AbstractContextManager[Get]]] = {
-    "hyperpool": _hyperpool,
-    "httpcore": _httpcore,
-    "httpx": _httpx,
-    "urllib3": _urllib3,
-    "requests": _requests,
-}
-
-
-# -- one measurement, in a process of its own --------------------------------------------------------------------------
-
-
-class Run:
-    """The threads of one measurement.
-
-    Shared; each thread writes its own two lists, which are read when all threads have ended.
-    """
-
-    def __init__(self, get: Get) -> None:
-        self._get = get
-        self.counts_from_at = 0.0
-        self.ends_at = 0.0
-        self.latencies_s: list[list[float]] = []
-        self.errors: list[str] = []
-
-    def threads(self, count: int, seconds: float) -> None:
-        """Send one request after another from each thread."""
-        self._begin(seconds)
-        lists: list[list[float]] = [[] for _ in range(count)]
-        workers = [threading.Thread(target=self._work, args=(each,)) for each in lists]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        self.latencies_s = lists
-
-    def _begin(self, seconds: float) -> None:
-        self.counts_from_at = time.monotonic() + WARM_UP_S
-        self.ends_at = self.counts_from_at + seconds
-
-    def _work(self, latencies_s: list[float]) -> None:
-        while (began_at := time.monotonic()) < self.ends_at:
+def run_all(scenarios: list[Scenario], options: argparse.Namespace) -> tuple[Results, dict[str, str]]:
+    """All measurements, the clients of each scenario in turns; the medians, and who was left out and why."""
+    left_out = {name: kind.missing for name, kind in KINDS.items() if kind.missing}
+    taken: dict[tuple[str, str], list[Measured]] = {}
+    turns = list(_turns(scenarios, [name for name in options.clients if name not in left_out], options.rounds))
+    origins = MANY_ORIGINS // (_QUICK if options.quick else 1)
+    with Places(origins) as places, bench_show.progress(len(turns)) as (now, done):
+        for scenario, client in turns:
+            now(f"{scenario.key}  {client}")
             try:
-                length = self._get()
-            except Exception as error:
-                self.errors.append(f"{type(error).__name__}: {error}")
+                found = _take(scenario, client, places, options)
+            except ServerMissing as error:
+                left_out[scenario.key] = str(error)
+                done(f"{scenario.key}: left out, {error}")
                 continue
-            if length != BODY_BYTES:
-                self.errors.append(f"{length} bytes")
-            if began_at >= self.counts_from_at:
-                latencies_s.append(time.monotonic() - began_at)
-
-    def in_flight(self, submit: Callable[[], Future[Any]], seconds: float) -> None:
-        """Keep `IN_FLIGHT` Futures under way from this thread."""
-        self._begin(seconds)
-        latencies_s: list[float] = []
-        waiting: dict[Future[Any], float] = {}
-        while time.monotonic() < self.ends_at:
-            while len(waiting) < IN_FLIGHT:
-                waiting[submit()] = time.monotonic()
-            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                self._count(future, waiting.pop(future), latencies_s)
-        for future in waiting:
-            future.exception()
-        self.latencies_s = [latencies_s]
-
-    def _count(self, future: Future[Any], began_at: float, latencies_s: list[float]) -> None:
-        if error := future.exception():
-            self.errors.append(f"{type(error).__name__}: {error}")
-        elif len(future.result().content) != BODY_BYTES:
-            self.errors.append("a wrong body")
-        elif began_at >= self.counts_from_at:
-            latencies_s.append(time.monotonic() - began_at)
+            taken.setdefault((scenario.key, client), []).append(found)
+            row = f"{scenario.key:18} {client:16} {found.rate:>8,.0f} {scenario.unit}/s  {found.first_error[:80]}"
+            done(row.rstrip())
+    return {
+        each.key: rows
+        for each in scenarios
+        if (rows := [median(taken[each.key, name]) for name in each.clients if (each.key, name) in taken])
+    }, left_out
 
 
-def measure(client: str, scenario: Scenario, url: str, ca_file: str, seconds: float) -> Measured:
-    """Take one measurement in this process."""
-    with CLIENTS[client](url, ca_file, h2=scenario.version == "h2") as get:
-        get()  # the import, the dial and the handshake are not what is measured
-        run = Run(get)
-        clock = _CpuClock()
-        with clock.from_then_on(WARM_UP_S):
-            if scenario.threads or client != "hyperpool":
-                run.threads(scenario.threads or IN_FLIGHT, seconds)
-            else:
-                _in_flight(run, url, ca_file, seconds)
-    latencies_s = sorted(each for each_list in run.latencies_s for each in each_list)
-    return Measured(
-        client,
-        scenario.key,
-        rate=len(latencies_s) / seconds,
-        cpu_us=clock.spent_s / max(1, len(latencies_s)) * 1e6,
-        p50_ms=_percentile_ms(latencies_s, 0.50),
-        p99_ms=_percentile_ms(latencies_s, 0.99),
-        errors=len(run.errors),
-        first_error=run.errors[0] if run.errors else "",
-        memory_mib=sockets.peak_memory_mib(),
-    )
+def _take(scenario: Scenario, client: str, places: Places, options: argparse.Namespace) -> Measured:
+    size_bytes = scenario.size_bytes
+    if options.quick and size_bytes > BODY_BYTES:
+        size_bytes //= _QUICK
+    job = Job(client=client, scenario=scenario.key, seconds=options.seconds, **places.job_for(scenario, size_bytes))
+    return bench_process.measure_elsewhere(job)
 
 
-def _in_flight(run: Run, url: str, ca_file: str, seconds: float) -> None:
-    import hyperpool
-
-    with hyperpool.Client(verify=ca_file, trust_env=False) as client:
-        client.get(url)
-        run.in_flight(lambda: client.submit("GET", url), seconds)
-
-
-class _CpuClock:
-    """CPU time of the process, user and system, from the end of the warm-up on."""
-
-    def __init__(self) -> None:
-        self.spent_s = 0.0
-        self._at_warm_s = 0.0
-
-    @contextlib.contextmanager
-    def from_then_on(self, after_s: float) -> Iterator[None]:
-        timer = threading.Timer(after_s, self._warm)
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.join()
-            self.spent_s = time.process_time() - self._at_warm_s
-
-    def _warm(self) -> None:
-        self._at_warm_s = time.process_time()
+def _turns(scenarios: list[Scenario], wanted: list[str], rounds: int) -> Iterator[tuple[Scenario, str]]:
+    """Round after round, so that what else the machine does is shared out among all."""
+    for number in range(rounds):
+        for scenario in scenarios:
+            order = deque(name for name in scenario.clients if name in wanted or name not in KINDS)
+            order.rotate(-number)  # nobody always comes first, or after the same one
+            yield from ((scenario, name) for name in order)
 
 
-def _percentile_ms(latencies_s: list[float], share: float) -> float:
-    return latencies_s[min(len(latencies_s) - 1, int(len(latencies_s) * share))] * 1_000 if latencies_s else 0.0
+# -- what is written ---------------------------------------------------------------------------------------------------
 
 
-# -- all of them -------------------------------------------------------------------------------------------------------
+def described(arguments: list[str], options: argparse.Namespace, spent_s: float) -> dict[str, Any]:
+    """When, where and with what it was measured."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": " ".join(["python -m stress.bench", *arguments]),
+        "took_s": round(spent_s),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "quick": options.quick,
+        "machine": {
+            "cpus": os.cpu_count(),
+            "processor": _processor(),
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "load_at_end": round(os.getloadavg()[0], 2),
+        },
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "versions": _versions(),
+    }
 
 
-def measure_elsewhere(client: str, scenario: Scenario, url: str, ca_file: Path, seconds: float) -> Measured:
-    """Take one measurement in a fresh process; one that fails is a row with an error, and spares the others."""
-    job = json.dumps([client, scenario.key, url, str(ca_file), seconds])
-    command = [sys.executable, "-W", "ignore", "-m", "stress.bench", "--measure", job]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_S, check=True)
-    except subprocess.SubprocessError as error:
-        last_words = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        return Measured(client, scenario.key, 0.0, 0.0, 0.0, 0.0, 1, f"{FAILED}: {last_words}", 0.0)
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
 
 
-def run_all(scenarios: list[Scenario], options: argparse.Namespace) -> dict[Scenario, list[Measured]]:
-    """All measurements, the clients of each scenario in turns; medians."""
-    from stress import servers
-
-    taken: dict[tuple[Scenario, str], list[Measured]] = {}
-    with servers.nginx(h2=True) as with_h2, servers.nginx(h2=False) as without:
-        for round_number in range(options.rounds):
-            for scenario, client in _turns(scenarios, options.clients, round_number):
-                # Over nginx's TLS port with HTTP/2, clients of HTTP/1.1 are served as well.
-                served = with_h2 if scenario.version == "h2" else without
-                url = served.url(f"/bytes/{BODY_BYTES}")
-                found = measure_elsewhere(client, scenario, url, served.ca_file, options.seconds)
-                taken.setdefault((scenario, client), []).append(found)
-                _note(f"  round {round_number + 1}  {scenario!s:18} {client:10} {found.rate:>8,.0f} req/s")
-    return {each: [_median(taken[each, name]) for name in each.clients if (each, name) in taken] for each in scenarios}
-
-
-def _turns(scenarios: list[Scenario], wanted: list[str], round_number: int) -> Iterator[tuple[Scenario, str]]:
-    for scenario in scenarios:
-        order = deque(name for name in scenario.clients if name in wanted)
-        order.rotate(-round_number)  # nobody always comes first, or after the same one
-        yield from ((scenario, name) for name in order)
-
-
-def _median(several: list[Measured]) -> Measured:
-    taken = [each for each in several if each.rate] or several
-    return Measured(
-        several[0].client,
-        several[0].scenario,
-        rate=statistics.median(each.rate for each in taken),
-        cpu_us=statistics.median(each.cpu_us for each in taken),
-        p50_ms=statistics.median(each.p50_ms for each in taken),
-        p99_ms=statistics.median(each.p99_ms for each in taken),
-        errors=sum(each.errors for each in several),
-        first_error=next((each.first_error for each in several if each.first_error), ""),
-        memory_mib=statistics.median(each.memory_mib for each in taken),
-    )
-
-
-def show(results: dict[Scenario, list[Measured]]) -> None:
-    """Print one table per scenario; the ratio is hyperpool's rate to each one's."""
-    for scenario, rows in results.items():
-        ours = next((row.rate for row in rows if row.client == "hyperpool"), None)
-        print(f"\n{scenario} (GET 1 KiB over TLS, one shared client)")
-        print("  client              req/s   CPU us/req    p50 ms    p99 ms   MiB  errors   hyperpool is")
-        for row in rows:
-            ratio = f"{ours / row.rate:.2f} x" if ours and row.rate and row.client != "hyperpool" else ""
-            print(
-                f"  {row.client:16} {row.rate:>8,.0f} {row.cpu_us:>12,.0f} {row.p50_ms:>9.2f} {row.p99_ms:>9.2f}"
-                f" {row.memory_mib:>5,.0f} {row.errors:>7} {ratio:>14}"
-            )
-            if row.first_error:
-                print(f"    ! {row.first_error[:150]}")
-
-
-def versions(names: list[str]) -> dict[str, str]:
-    """Which versions were measured."""
-    found = {"python": sys.version.split()[0]}
-    for name in names:
+def _versions() -> dict[str, str]:
+    found = {}
+    packages = dict.fromkeys(kind.package for kind in KINDS.values())
+    for name in (*packages, "h2", "hpack", "h11", "pyOpenSSL"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
 
 
-def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _summary(about: dict[str, Any]) -> str:
+    machine = about["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    return (
+        f"Measured on {about['date']} with {about['python']} on {machine['cpus']} CPUs ({machine['processor']}), which"
+        f" the server shares, by `{about['command']}` in {about['took_s'] // 60 + 1} min: {about['rounds']} rounds of"
+        f" {about['seconds']:g} s. {versions}."
+    )
+
+
+def publish(results: Results, about: dict[str, Any], left_out: dict[str, str], options: argparse.Namespace) -> None:
+    """Print the tables, and write what is asked for."""
+    tables = [bench_show.table_of(BY_KEY[key], rows, left_out) for key, rows in results.items()]
+    if about["quick"]:
+        print("\nBriefly, with a tenth of the bytes and origins that the titles say: no figures to quote.")
+    for table in tables:
+        bench_show.show(table)
+    for key in left_out.keys() & BY_KEY.keys():
+        print(f"\n{BY_KEY[key].title}: left out, {left_out[key]}")
+    if options.json:
+        rows = [asdict(row) for found in results.values() for row in found]
+        text = json.dumps({**about, "left_out": left_out, "results": rows}, indent=1)
+        options.json.write_text(text + "\n", "utf-8")
+    if options.markdown:
+        bench_show.write_markdown(options.markdown, tables, _summary(about))
+    if options.plot:
+        caption = f"{about['date']}, {about['python']}, {about['machine']['cpus']} CPUs shared with the server; bars:"
+        bench_plot.draw(options.plot, results, f"{caption} medians, with the slowest and fastest round")
+
+
+def read(path: Path) -> tuple[Results, dict[str, Any]]:
+    """What ``--json`` wrote."""
+    about = json.loads(path.read_text("utf-8"))
+    results: Results = {}
+    for row in about.pop("results"):
+        results.setdefault(row["scenario"], []).append(Measured(**row))
+    return results, about
+
+
+# -- the program -------------------------------------------------------------------------------------------------------
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stress.bench", description="hyperpool beside its peers.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.2, help="of each measurement, after the warm-up")
-    parser.add_argument("--only", action="append", help="a scenario, such as h2,16 or h2,in-flight; may be repeated")
-    parser.add_argument("--clients", type=lambda text: text.split(","), default=list(CLIENTS))
-    parser.add_argument("--json", type=Path, help="write the results to this file")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    parser.add_argument("--rounds", type=int, help="default: 5")
+    parser.add_argument("--seconds", type=float, help="of each measurement, after the warm-up; default: 1.2")
+    parser.add_argument("--only", action="append", choices=list(BY_KEY), metavar="SCENARIO", help=", ".join(BY_KEY))
+    parser.add_argument("--clients", type=_clients, default=list(KINDS), help=f"comma-separated: {','.join(KINDS)}")
+    parser.add_argument("--quick", action="store_true", help="one round of 0.5 s, a tenth of the bytes and origins")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them (.svg, .png; needs matplotlib)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the tables between the marks of a file")
+    parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing: what --json wrote")
+    parser.add_argument("--profile", choices=_profiled(), metavar="SCENARIO", help="where hyperpool's time goes")
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.seconds = options.seconds or (0.5 if options.quick else 1.2)
+    return options
+
+
+def _clients(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in KINDS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: not among {', '.join(KINDS)}")
+    return names
+
+
+def _profiled() -> list[str]:
+    kinds = (Kind.REQUESTS, Kind.FLIGHT, Kind.DOWN, Kind.UP)
+    return [each.key for each in SCENARIOS if each.kind in kinds]
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
-    if options.measure:
-        client, key, url, ca_file, seconds = json.loads(options.measure)
-        scenario = next(each for each in SCENARIOS if each.key == key)
-        print(json.dumps(asdict(measure(client, scenario, url, ca_file, seconds))))
+    if options.profile:
+        from stress import bench_profile
+
+        return bench_profile.main(BY_KEY[options.profile], options.seconds)
+    if options.source:
+        results, about = read(options.source)
+        publish(results, about, about.pop("left_out"), options)
         return 0
     scenarios = [each for each in SCENARIOS if not options.only or each.key in options.only]
-    results = run_all(scenarios, options)
-    show(results)
-    if options.json:
-        rows = [asdict(row) for found in results.values() for row in found]
-        options.json.write_text(json.dumps({"versions": versions(options.clients), "results": rows}, indent=1) + "\n")
-    return int(any(row.first_error.startswith(FAILED) for found in results.values() for row in found))
+    began_at = time.monotonic()
+    results, left_out = run_all(scenarios, options)
+    given = sys.argv[1:] if arguments is None else arguments
+    publish(results, described(given, options, time.monotonic() - began_at), left_out, options)
+    return int(any(row.failed for found in results.values() for row in found))
 
 
 if __name__ == "__main__":

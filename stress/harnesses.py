@@ -34,6 +34,7 @@ from hyperpool.protocol.h1_codec import H1Codec
 from hyperpool.protocol.h2_codec import CANCEL, PROTOCOL_ERROR, H2Codec
 from hyperpool.proxies import ProxyMap, _read_environment, parse_proxy, read_no_proxy
 from hyperpool.values import Limits, Origin, Url, parse_url
+from stress.redirect_chains import redirect_chain
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -350,4 +351,5 @@ HARNESSES: dict[str, Callable[[bytes], str]] = {
     "header": header,
     "content": decoding,
     "proxies": proxies,
+    "redirects": redirect_chain,
 }

@@ -249,7 +249,7 @@ class TestTimeouts:
 
 
 NUMBERS = [limit.name for limit in dataclasses.fields(Limits)]
-OPTIONAL = ["ping_after_s", "max_decoded_bytes"]
+OPTIONAL = ["ping_after_s", "min_body_rate", "max_decoded_bytes"]
 WHOLE = [limit.name for limit in dataclasses.fields(Limits) if str(limit.type).startswith("int")]
 
 

@@ -82,8 +82,9 @@ def _run(words: Sequence[str], output: Output) -> int:
         output.text(parser.format_help() if given.help else f"hyperpool {__version__}\n")
         return Status.OK
     command = read_command(parser, given)
-    with ExitStack() as files, _debugging(command.debug), _client(command) as client:
-        return _Run(command, output, client, files).ask()
+    clock = Clock()
+    with ExitStack() as files, _debugging(command.debug), _client(command, clock) as client:
+        return _Run(command, output, client, files, clock).ask()
 
 
 def _failed(error: Exception, status: Status, debug: bool) -> int:
@@ -116,9 +117,10 @@ def _nobody_reads() -> int:
 
 
 @contextmanager
-def _client(command: Command) -> Iterator[Client]:
+def _client(command: Command, clock: Clock) -> Iterator[Client]:
+    events = {"connection_opened": clock.connections.append} if command.stats else None
     try:
-        client = Client(**command.client_options, follow_redirects=command.follow)
+        client = Client(**command.client_options, follow_redirects=command.follow, events=events)
     except (TypeError, ValueError) as error:  # what the client says about a proxy's URL, for one
         raise UsageError(str(error)) from error
     try:
@@ -148,8 +150,9 @@ def _debugging(wanted: bool) -> Iterator[None]:
 class _Run:
     """One request and what is shown of it. Owned by the thread that runs it."""
 
-    def __init__(self, command: Command, output: Output, client: Client, files: ExitStack) -> None:
+    def __init__(self, command: Command, output: Output, client: Client, files: ExitStack, clock: Clock) -> None:
         self._command = command
+        self._clock = clock
         self._output = output
         self._client = client
         self._body = self._make_body(files)
@@ -160,7 +163,8 @@ class _Run:
         command = self._command
         method = command.method or ("POST" if self._body.content is not None else "GET")
         options = {"params": content.query_pairs(command.items), "headers": self._headers()}
-        clock = Clock()
+        clock = self._clock
+        clock.begin()
         with self._client.stream(method, command.url, content=self._body.content, **options) as response:
             clock.head()
             self._show(response)

@@ -111,6 +111,8 @@ class Connections:
 
     def least_loaded(self) -> Connection | None:
         """The one that should carry the next exchange; None where all are full."""
+        if len(self._all) == 1:
+            return self._all[0] if self._all[0].free_slots > 0 else None
         free = [connection for connection in self._all if connection.free_slots > 0]
         return min(free, key=lambda connection: connection.load) if free else None
 

@@ -14,6 +14,7 @@ is a proxy that says no.
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 import threading
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hyperpool.engine.race import Race, words
+from hyperpool.engine.resolve import Address
 from hyperpool.engine.tunnel import Way
 from hyperpool.engine.wakeup import SocketWakeup
 from hyperpool.errors import (
@@ -42,7 +44,7 @@ from hyperpool.handoff.forks import gate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hyperpool.engine.resolve import Address, Resolver
+    from hyperpool.engine.resolve import Resolver
     from hyperpool.engine.trust import TlsConfig
     from hyperpool.engine.tunnel import Step, TlsInTls
     from hyperpool.protocol.tls import TlsStream
@@ -50,6 +52,9 @@ if TYPE_CHECKING:
 
 # One recv of the handshake: a server's whole flight with its certificates is 3 to 6 KiB.
 RECV_BYTES = 16_384
+
+# Between two tries to connect to a Unix socket whose queue is full. Half costs twice the tries, of 5 us each.
+UNIX_RETRY_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Dialed:
     sock: socket.socket
     tls: TlsStream | TlsInTls | None
     alpn: str | None
-    peername: tuple[Any, ...]
+    peername: Any
     spent_s: dict[str, float]
 
     @property
@@ -203,6 +208,7 @@ class _Dial:
             check=self._check,
             wait=self._select,
             lost=self._demote,
+            source=route.source_address,
         )
         try:
             self._wakeup = cancel.attach(self._abandon)
@@ -276,6 +282,8 @@ class _Dial:
 
     def _resolve_way(self) -> list[Address]:
         way, proxy = self._way, self._route.proxy
+        if self._route.uds is not None:
+            return [_on_this_machine(self._route.uds)]
         if proxy is None:
             return self._resolve(way.host, way.port)
         if way.socks is not None and way.socks.wants_address:
@@ -296,14 +304,28 @@ class _Dial:
         return answer.result()
 
     def _connect(self, addresses: list[Address]) -> socket.socket:
-        sock = self._race.run(addresses)
+        while (sock := self._race.run(addresses)) is None and self._is_full_for_now:
+            # Unlike TCP's, a connect to a Unix socket does not wait for room among those that are to be accepted.
+            self._race.failures.clear()
+            self._rest(UNIX_RETRY_S)
         if sock is not None:
             return sock
         tried, cause = self._race.failed("tried "), self._race.failures[-1][1]
+        if self._route.source_address is not None:
+            tried += f"; from {self._route.source_address[0]}"
         if self._route.proxy is not None:
             where = f"the proxy {self._route.proxy} for {self._route.origin}"
             raise ProxyError(f"cannot connect to {where}: {tried}") from cause
         raise ConnectError(f"cannot connect to {self._route.origin}: {tried}") from cause
+
+    @property
+    def _is_full_for_now(self) -> bool:
+        return self._route.uds is not None and self._race.failures[-1][1].errno == errno.EAGAIN
+
+    def _rest(self, seconds: float) -> None:
+        until_at = self._clock() + seconds
+        while self._clock() < until_at:
+            self._select(until_at)
 
     def _demote(self, address: Address) -> None:
         self._resolver.demote(self._way.host, self._way.port, address)
@@ -381,3 +403,9 @@ class _Dial:
         # Tells the server's log why. Suppressed: we are leaving, and the error on its way out says more.
         with suppress(OSError):
             sock.send(step.ciphertext())
+
+
+def _on_this_machine(path: str) -> Address:
+    if not hasattr(socket, "AF_UNIX"):  # pragma: no cover - Windows
+        raise ConnectError(f"{path}: Python has no Unix sockets on this system")
+    return Address(socket.AF_UNIX, path)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_repeat
+from hyperpool.engine.expectations import CONTINUE, REFUSAL, Expectations
 from hyperpool.engine.http2 import Http2Connection
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError
 from hyperpool.handoff.deadlines import NEVER
@@ -49,6 +50,7 @@ class Http1Connection(Connection):
         self._upload_parked = False
         self._used = False
         self._begins_at_bytes = -1
+        self._expectations = Expectations(limits.continue_after_s)
         # HTTP/2 as it was offered with the request under way (RFC 7540 3.2), and until when others wait for the answer.
         self._offered: H2Codec | None = None
         self._patience_until_at = NEVER
@@ -94,6 +96,9 @@ class Http1Connection(Connection):
         self._begins_at_bytes = self._written_bytes
         self._number = self._h1.open(head, end=not self._sending)
         exchange.begin(None, self.host.now)
+        if self._sending and exchange.head.expects_continue:
+            self._upload_parked = True
+            self._expectations.hold(exchange, self.host.now)
 
     def _may_offer(self, head: events.RequestHead) -> bool:
         """Not over TLS, where ALPN has chosen; not with a body, all of which would have to be sent first."""
@@ -132,6 +137,23 @@ class Http1Connection(Connection):
             exchange.upload_starved = False
             exchange.deadlines.touched_at = self.host.now
 
+    def _release_upload(self, exchange: Exchange) -> None:
+        failed = self._expectations.release(exchange, self.host.now)
+        if failed is None:
+            self._upload_parked = False
+            return
+        self.cancel(exchange)
+        self._sending = False
+        self._fail(exchange, failed)
+
+    def _keep_upload(self, exchange: Exchange, status: int) -> None:
+        """The server has answered while the body waited. Nothing else goes out here: it may still be read as a body."""
+        self.drain()
+        if status >= REFUSAL:
+            self._expectations.refuse(exchange)
+            self._sending = False
+            self.host.uploaded(exchange)
+
     def pump(self) -> None:
         """Send the body until the caller or the socket says stop."""
         room_bytes = BACKLOG_BYTES - self.transport.backlog_bytes
@@ -146,7 +168,10 @@ class Http1Connection(Connection):
             self._sending = False
             self._fail(exchange, piece.failure)
         elif piece.data or piece.last:
-            self._h1.send(self._number, piece.data, end=piece.last)
+            trailers = exchange.trailers if piece.last else None
+            self._h1.send(self._number, piece.data, end=piece.last and not trailers)
+            if trailers:
+                self._h1.trail(self._number, trailers)
             self._sending = not piece.last
             self._uploaded(exchange, last=piece.last)
         else:
@@ -189,12 +214,18 @@ class Http1Connection(Connection):
         if self._offered is not None:
             self._offered = None
             self.host.upgrade_refused = True
+        if exchange in self._expectations:
+            self._keep_upload(exchange, event.status)
         exchange.answer(event, self.host.now)
         if exchange.streamed:
             self.host.finished(exchange)
 
     def _on_interim(self, exchange: Exchange, event: events.Interim) -> None:
-        """A sign of life (RFC 9110 15.2)."""
+        """A sign of life (RFC 9110 15.2), or the word that a body waits for."""
+        if exchange.inform(event):
+            self.host.finished(exchange)
+        if event.status == CONTINUE and exchange in self._expectations:
+            self._release_upload(exchange)
 
     def _on_data(self, exchange: Exchange, event: events.Data) -> None:
         exchange.feed(event.data)
@@ -205,6 +236,7 @@ class Http1Connection(Connection):
     def _on_end(self, exchange: Exchange, event: events.End) -> None:
         self._exchange = None
         self._sending = False
+        self._expectations.forget(exchange)
         self._used = True
         self.idle_since = self.host.now
         exchange.complete(self._trailers, self.host.now)
@@ -216,6 +248,7 @@ class Http1Connection(Connection):
     def end_lost(self, exchange: Exchange, error: HyperpoolError) -> None:
         """The connection is gone; a kept-alive one may have been closed just as the request left (RFC 9112 9.3.1)."""
         self._exchange = None
+        self._expectations.forget(exchange)
         if self._used and isinstance(error, ConnectionLost) and forwards(self.route):
             self.host.closes_unannounced = True
         if self._used and isinstance(error, ConnectionLost) and may_repeat(exchange):
@@ -228,11 +261,13 @@ class Http1Connection(Connection):
     def next_at(self) -> float:
         """Idle expiry and age; a busy connection has only its exchange's deadline."""
         if self._exchange is not None:
-            return NEVER if self.ready else self._patience_until_at
+            return min(self._expectations.next_at(), NEVER if self.ready else self._patience_until_at)
         return min(self.idle_since + self.limits.idle_s, self.retire_at)
 
     def on_timer(self) -> None:
-        """Close what has been idle, or open, for too long."""
+        """Close what has been idle, or open, for too long; send what has waited for long enough."""
+        for exchange in self._expectations.overdue(self.host.now):
+            self._release_upload(exchange)
         if self._exchange is None and self.host.now >= self.next_at():
             self.close()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.answers import UnreadAnswers
 from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_resend
+from hyperpool.engine.expectations import CONTINUE, REFUSAL, Expectations
 from hyperpool.engine.liveness import Liveness
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError, StreamReset
 from hyperpool.handoff.deadlines import NEVER
@@ -67,6 +68,7 @@ class Http2Connection(Connection):
         self._parked: dict[int, _Stream] = {}
         self._peer = Liveness(limits, calm=host.calm, now=host.now)
         self._answers = UnreadAnswers()
+        self._expectations = Expectations(limits.continue_after_s)
 
     # -- what the loop asks ----------------------------------------------------------------------------------------
 
@@ -114,7 +116,9 @@ class Http2Connection(Connection):
         if self._h2.exhausted:
             self.life = Life.DRAINING
         exchange.begin(stream_id, self.host.now)
-        if stream.sending:
+        if stream.sending and exchange.head.expects_continue:
+            self._expectations.hold(exchange, self.host.now)
+        elif stream.sending:
             self._uploads.append(stream)
 
     def take_over(self, exchange: Exchange) -> None:
@@ -149,6 +153,14 @@ class Http2Connection(Connection):
         """Give a parked upload its turn again."""
         self._unpark(exchange.stream_id or 0)
 
+    def _release_upload(self, stream: _Stream) -> None:
+        failed = self._expectations.release(stream.exchange, self.host.now)
+        if failed is None:
+            self._uploads.append(stream)
+        else:
+            self._drop(stream.stream_id, h2_codec.CANCEL)
+            self._fail(stream.exchange, failed)
+
     def pump(self) -> None:
         """One frame of each upload in turn, until windows, uploads or the backlog say stop."""
         room_bytes = BACKLOG_BYTES - self.transport.backlog_bytes
@@ -164,7 +176,11 @@ class Http2Connection(Connection):
             self._drop(stream.stream_id, h2_codec.CANCEL)
             self._fail(stream.exchange, piece.failure)
         elif piece.data or piece.last:
-            self._h2.send(stream.stream_id, piece.data, end=piece.last)
+            trailers = stream.exchange.trailers if piece.last else None
+            if piece.data or not trailers:
+                self._h2.send(stream.stream_id, piece.data, end=piece.last and not trailers)
+            if trailers:
+                self._h2.trail(stream.stream_id, trailers)
             self._sent(stream, piece.last)
         else:
             # Either a window is shut, which is the peer's doing, or the caller has nothing yet, which is not.
@@ -208,6 +224,9 @@ class Http2Connection(Connection):
         if stream is None:
             return
         stream.exchange.deadlines.touched_at = self.host.now
+        if event.status >= REFUSAL and stream.exchange in self._expectations:
+            self._expectations.refuse(stream.exchange)
+            self.host.uploaded(stream.exchange)
         # A manager hears of every frame, so the loop must hear of every piece that is read.
         step_bytes = 1 if isinstance(stream.ledger, ManagedLedger) else None
         stream.exchange.answer(event, self.host.now, credit_step_bytes=step_bytes)
@@ -231,6 +250,11 @@ class Http2Connection(Connection):
         if stream.interim > events.MAX_INTERIM:
             message = f"the server sent more than {events.MAX_INTERIM} interim responses (RFC 9110 15.2)"
             self._on_broken(events.Broken(event.stream_id, RemoteProtocolError(message)))
+            return
+        if stream.exchange.inform(event):
+            self.host.finished(stream.exchange)
+        if event.status == CONTINUE and stream.exchange in self._expectations:
+            self._release_upload(stream)
 
     def _on_data(self, event: events.Data) -> None:
         self._ledger.receive(event.flow_bytes)
@@ -396,6 +420,7 @@ class Http2Connection(Connection):
         stream = self._streams.pop(stream_id)
         self._pushed -= stream.exchange.pushed
         self._parked.pop(stream_id, None)
+        self._expectations.forget(stream.exchange)
         if not self._streams:
             self.idle_since = self.host.now
 
@@ -431,6 +456,7 @@ class Http2Connection(Connection):
         if not self._greeted:
             due.append(self.opened_at + self.limits.settings_timeout_s)
         due.append(self._peer.next_at(self.host.now, owing=bool(self._streams)))
+        due.append(self._expectations.next_at())
         if not self._streams:
             due.append(self.idle_since + self.limits.idle_s)
         return min(due)
@@ -438,6 +464,8 @@ class Http2Connection(Connection):
     def on_timer(self) -> None:
         """Look at each of these instants; the clock does not stand behind the writer (L12)."""
         now, limits = self.host.now, self.limits
+        for exchange in self._expectations.overdue(now):
+            self._release_upload(self._streams[exchange.stream_id or 0])
         if not self._greeted and now >= self.opened_at + limits.settings_timeout_s:
             what = "did not acknowledge our SETTINGS in time (RFC 9113 6.5.3)"
             if not self.ready:

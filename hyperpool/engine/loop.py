@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import logging
 import selectors
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
+from hyperpool.engine.announcements import Announcements
 from hyperpool.engine.connection import Connection, Life
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dialer, Dials
@@ -41,9 +43,17 @@ from hyperpool.handoff.inbox import Inbox
 from hyperpool.handoff.loop_thread import enter_loop_thread
 
 if TYPE_CHECKING:
+    from hyperpool.handoff.hooks import Hooks
     from hyperpool.values import Limits, Route
 
 logger = logging.getLogger("hyperpool")
+
+# In a free-threaded build an object of which another thread drops the last reference is freed by the thread that has
+# made it, once that runs (PEP 703, biased reference counts): the finalizer of a forgotten response waits for a turn of
+# its loop, and the peer may have nothing to say that would bring one. So a loop with open streams does not sleep for
+# longer than this there; twice costs half of next to nothing, and a forgotten slot for twice as long.
+FORGOTTEN_WITHIN_S = 1.0
+_WAKES_FOR_FORGOTTEN = "t" in getattr(sys, "abiflags", "")
 
 
 class OriginLoop:
@@ -53,7 +63,13 @@ class OriginLoop:
     """
 
     def __init__(
-        self, route: Route, limits: Limits, dialer: Dialer, *, clock: Callable[[], float] = time.monotonic
+        self,
+        route: Route,
+        limits: Limits,
+        dialer: Dialer,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        hooks: Hooks | None = None,
     ) -> None:
         self.route = route
         self.limits = limits
@@ -72,6 +88,7 @@ class OriginLoop:
         self._waiting = WaitingQueue()
         self._deadlines: Timers[Exchange] = Timers()
         self._settlement = Settlement(self._deadlines)
+        self._announcements = None if hooks is None else Announcements(hooks, self._settlement)
         self._greetings = Greetings(self.origin, self._settlement)
         self._reports = Reports(
             self.now,
@@ -80,6 +97,7 @@ class OriginLoop:
             connections=self._connections,
             dials=self._dials,
             settlement=self._settlement,
+            announcements=self._announcements,
         )
         self._endings = Endings(
             waiting=self._waiting,
@@ -135,6 +153,8 @@ class OriginLoop:
             # Once it has passed everything is ended, and only dials are waited for.
             self._closing_at if self._closing_at > self.now else NEVER,
         )
+        if _WAKES_FOR_FORGOTTEN and self._connections.load:
+            wake_at = min(wake_at, self.now + FORGOTTEN_WITHIN_S)
         return None if wake_at == NEVER else max(0.0, wake_at - self._clock())
 
     def _take_messages(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
@@ -164,11 +184,12 @@ class OriginLoop:
             return
         if exchange.excused:
             exchange.deadlines.touched_at = self.now
-        if exchange.deadlines.next_at > self.now:
-            self._deadlines.arm(exchange, exchange.deadlines.next_at)
+        slow = exchange.too_slow(self.now)
+        if exchange.deadlines.next_at > self.now and not slow:
+            self._deadlines.arm(exchange, exchange.deadlines.look_at)
         else:
             holding = self._reports.account() if exchange.state is State.QUEUED else ""
-            self._endings.end_early(exchange, exchange.timeout_error(self.now, because=holding))
+            self._endings.end_early(exchange, exchange.timeout_error(self.now, because=holding, slow=slow))
 
     def _pump_and_flush(self) -> None:
         self._connections.pump_and_flush()
@@ -198,7 +219,7 @@ class OriginLoop:
         else:
             self._waiting.add(exchange)
             exchange.deadlines.enter(self._waiting_phase(), self.now)
-            self._deadlines.arm(exchange, exchange.deadlines.next_at)
+            self._deadlines.arm(exchange, exchange.deadlines.look_at)
 
     def _full(self, exchange: Exchange) -> PoolFull:
         return PoolFull(
@@ -224,8 +245,7 @@ class OriginLoop:
     def _on_consumed(self, message: messages.Consumed) -> None:
         connection = self._connections.carrier(message.exchange)
         if connection is not None:
-            # The pause before this was the reader's; the peer's begins here.
-            message.exchange.deadlines.touched_at = self.now
+            message.exchange.body_was_read(self.now)
             connection.credit(message.exchange, message.body_bytes)
 
     def _on_upload_ready(self, message: messages.UploadReady) -> None:
@@ -264,6 +284,8 @@ class OriginLoop:
         connection.farewell_code = self._farewell_code
         self._dials.succeeded(connection.version)
         self._connections.add(connection)
+        if self._announcements is not None:
+            self._announcements.opened(connection, dialed)
         self._enter_waiting_phase()
         self._greetings.answer(connection.version)
         # The peer's first bytes may have come with the end of the handshake: the socket will not announce them.

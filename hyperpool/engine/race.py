@@ -32,7 +32,7 @@ class Race:
 
     Owned by the dialling thread. ``sockets`` are open, each with its address; ``failures`` are told to ``lost`` too.
     ``wait`` sleeps until one of the sockets is ready or an instant comes, and returns those that are; ``check`` only
-    looks whether it is time to give up. Both raise then.
+    looks whether it is time to give up. Both raise then. ``source``: the local address and port to connect from.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Race:
         check: Callable[[], None],
         wait: Callable[[float | None], list[socket.socket]],
         lost: Callable[[Address], None],
+        source: tuple[str, int] | None = None,
     ) -> None:
         self.sockets: dict[socket.socket, Address] = {}
         self.failures: list[tuple[Address, OSError]] = []
@@ -53,6 +54,7 @@ class Race:
         self._check = check
         self._wait = wait
         self._lost = lost
+        self._source = source
 
     def run(self, addresses: list[Address]) -> socket.socket | None:
         """The socket that connected; None where every address failed. Blocks."""
@@ -84,9 +86,8 @@ class Race:
         self.sockets[sock] = address
         try:
             sock.setblocking(False)
-            # Set before connecting: after a reset some systems refuse options on a socket.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if not isinstance(address.sockaddr, str):
+                self._prepare(sock)
             code = sock.connect_ex(address.sockaddr)
             if code not in _UNDER_WAY:
                 raise OSError(code, os.strerror(code))
@@ -95,6 +96,13 @@ class Race:
             self._drop(sock, error)
             return False
         return True
+
+    def _prepare(self, sock: socket.socket) -> None:
+        # Set before connecting: after a reset some systems refuse options on a socket.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._source is not None:
+            sock.bind(self._source)
 
     def _finish(self, sock: socket.socket) -> bool:
         try:

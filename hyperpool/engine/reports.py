@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyperpool.engine.announcements import Announcements
 from hyperpool.engine.connection import Connection
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dials
@@ -32,6 +33,7 @@ class Reports:
         connections: Connections,
         dials: Dials,
         settlement: Settlement,
+        announcements: Announcements | None = None,
     ) -> None:
         self.now = now
         self.upgrade_refused = False
@@ -43,6 +45,7 @@ class Reports:
         self._connections = connections
         self._dials = dials
         self._settlement = settlement
+        self._announcements = announcements
 
     def finished(self, exchange: Exchange) -> None:
         """Settle this exchange at the end of the turn: it is done, or its streamed response has begun."""
@@ -82,7 +85,7 @@ class Reports:
         """The server has opened this exchange itself: from now on it has a deadline like any other."""
         self._settlement.accept(exchange)
         exchange.connection = connection
-        self._deadlines.arm(exchange, exchange.deadlines.next_at)
+        self._deadlines.arm(exchange, exchange.deadlines.look_at)
 
     def replace(self, connection: Connection, successor: Connection) -> None:
         """A connection goes on in another version, with the same socket and the same exchange."""
@@ -108,3 +111,5 @@ class Reports:
         """A connection is closed. One that was never of use must not be replaced at once, for ever."""
         if not connection.carried_any and self.now < connection.opened_at + STILLBORN_S:
             self._dials.stillborn(self.now, connection.lost_by)
+        if self._announcements is not None:
+            self._announcements.closed(connection)

@@ -8,6 +8,9 @@ thread is left behind to fill the cache for the next one.
 
 An entry is fresh for ``ttl_s``. After that the name is asked again, and if that fails for another reason than "there is
 no such name", the old addresses serve on (RFC 8767): a resolver that is down for a minute stops no traffic.
+
+A program may give a resolver of its own, to pin names or to judge addresses. It is asked for everything, addresses in
+URLs too, and sockets connect to what it answered and to nothing else; what it refuses is not served from before.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hyperpool.errors import InvalidURL, NameResolutionError
+from hyperpool.errors import HyperpoolError, InvalidURL, NameResolutionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -43,9 +46,11 @@ class Address(NamedTuple):
     """What `socket.socket(family)` can connect to. Immutable."""
 
     family: int
-    sockaddr: tuple[Any, ...]
+    sockaddr: Any
 
     def __str__(self) -> str:
+        if isinstance(self.sockaddr, str):
+            return self.sockaddr.replace("\0", "@")  # as ss and systemd write names in the abstract space
         host, port = self.sockaddr[:2]
         return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
 
@@ -55,7 +60,7 @@ class _Entry:
     """The last answer for a name: addresses, or the error where there are none. Immutable."""
 
     addresses: tuple[Address, ...]
-    error: NameResolutionError | None
+    error: HyperpoolError | None
     fresh_until_at: float
 
     def settle(self, waiting: Future[list[Address]]) -> Future[list[Address]]:
@@ -70,7 +75,8 @@ class Resolver:
     """Addresses of host names, remembered.
 
     Shared; guarded by _lock, which is held for dictionary operations only. ``getaddrinfo`` is by default the socket
-    module's at the time of the question: programs replace it there to send names elsewhere.
+    module's at the time of the question: programs replace it there to send names elsewhere. ``ask``: what a program
+    gives in its place, which is called with (host, port).
     """
 
     def __init__(
@@ -78,11 +84,13 @@ class Resolver:
         *,
         ttl_s: float = 60.0,
         getaddrinfo: Callable[..., Any] | None = None,
+        ask: Callable[[str, int], Iterable[Any]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         max_names: int = MAX_NAMES,
     ) -> None:
         self._ttl_s = ttl_s
         self._getaddrinfo = getaddrinfo
+        self._own = ask
         self._clock = clock
         self._max_names = max_names
         self._lock = threading.Lock()
@@ -95,11 +103,11 @@ class Resolver:
     def resolve(self, host: str, port: int) -> list[Address]:
         """The addresses in the order in which to try them. Blocks as long as getaddrinfo does.
 
-        Raises NameResolutionError.
+        Raises NameResolutionError, and what the program's own resolver raises of our errors.
         """
         try:
             return self.lookup(host, port).result()
-        except NameResolutionError as error:
+        except HyperpoolError as error:
             raise error.own_copy() from error.__cause__
 
     def lookup(self, host: str, port: int) -> Future[list[Address]]:
@@ -107,7 +115,7 @@ class Resolver:
 
         Do not cancel it, and do not raise its exception itself but an `own_copy`: others may hold the same one.
         """
-        if is_address(host):
+        if self._own is None and is_address(host):
             return _literal(host, port)
         key = (host, port)
         with self._lock:
@@ -151,19 +159,24 @@ class Resolver:
             flight.set_exception(_failure(key[0], error))
 
     def _ask(self, key: Key) -> None:
-        host, port = key
         try:
-            ask = self._getaddrinfo or socket.getaddrinfo
-            found = ask(ascii_name(host), port, type=socket.SOCK_STREAM)
-            addresses = interleave(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
-        except Exception as error:
-            # gaierror, UnicodeError for a label that is too long, and whatever a replaced getaddrinfo may raise: a
-            # flight that is never landed would hold up everybody who asks for this name, for ever.
+            addresses = self._addresses(*key)
+        except BaseException as error:
+            # gaierror, UnicodeError for a label that is too long, and whatever code of the program may raise: a flight
+            # that is never landed would hold up everybody who asks for this name, for ever.
             self._land(key, (), error)
         else:
             self._land(key, addresses, None)
 
-    def _land(self, key: Key, addresses: Sequence[Address], cause: Exception | None) -> None:
+    def _addresses(self, host: str, port: int) -> list[Address]:
+        name = host if is_address(host) else ascii_name(host)
+        if self._own is not None:
+            return list(dict.fromkeys(as_address(one, port) for one in self._own(name, port)))
+        ask = self._getaddrinfo or socket.getaddrinfo
+        found = ask(name, port, type=socket.SOCK_STREAM)
+        return interleave(Address(family, sockaddr) for family, _, _, _, sockaddr in found)
+
+    def _land(self, key: Key, addresses: Sequence[Address], cause: BaseException | None) -> None:
         """Remember the answer and tell all who wait for it."""
         with self._lock:
             entry = self._answer_locked(key, tuple(addresses), cause)
@@ -174,10 +187,12 @@ class Resolver:
             flight = self._flights.pop(key)
         entry.settle(flight)
 
-    def _answer_locked(self, key: Key, addresses: tuple[Address, ...], cause: Exception | None) -> _Entry:
+    def _answer_locked(self, key: Key, addresses: tuple[Address, ...], cause: BaseException | None) -> _Entry:
         if addresses:
             return _Entry(addresses, None, self._clock() + self._ttl_s)
         ask_again_at = self._clock() + NEGATIVE_TTL_S
+        if self._own is not None:
+            return _Entry((), _refusal(key[0], cause), ask_again_at)
         stale = self._entries.get(key)
         if stale is not None and stale.addresses and not _no_such_name(cause):
             return _Entry(stale.addresses, None, ask_again_at)
@@ -209,6 +224,19 @@ def ascii_name(host: str) -> str:
 def tls_name(host: str) -> str:
     """What a certificate calls this host: an A-label without the final dot, or an address without its zone."""
     return _bare(host) if is_address(host) else ascii_name(host.lower()).removesuffix(".")
+
+
+def as_address(given: Any, port: int) -> Address:
+    """One address as a program's resolver gives it: str, ``ipaddress``, (address, port), or a tuple of getaddrinfo.
+
+    Raises ValueError for a name and anything else, NameResolutionError for a zone that is not known here.
+    """
+    if isinstance(given, tuple) and len(given) == 5 and given[0] in (socket.AF_INET, socket.AF_INET6):
+        return Address(given[0], given[4])
+    host, port = given if isinstance(given, tuple) and len(given) == 2 else (given, port)
+    if not is_address(str(host)):
+        raise ValueError(f"{given!r} is no IP address, nor (address, port)")
+    return _literal(str(host), port).result()[0]
 
 
 def interleave(addresses: Iterable[Address]) -> list[Address]:
@@ -245,11 +273,21 @@ def _scope_id(zone: str) -> int:
     return int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
 
 
-def _no_such_name(cause: Exception | None) -> bool:
+def _no_such_name(cause: BaseException | None) -> bool:
     return cause is None or (isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_NAME)
 
 
-def _failure(host: str, cause: Exception | None) -> NameResolutionError:
+def _refusal(host: str, cause: BaseException | None) -> HyperpoolError:
+    """What the program's own resolver said in place of addresses."""
+    if isinstance(cause, HyperpoolError):
+        return cause
+    why = "it gives no address" if cause is None else f"{type(cause).__name__}: {cause}".removesuffix(": ")
+    error = NameResolutionError(f"host {host!r} is not resolved by the resolver of this client: {why}")
+    error.__cause__ = cause
+    return error
+
+
+def _failure(host: str, cause: BaseException | None) -> NameResolutionError:
     words = getattr(cause, "strerror", None) or cause or "it has no address"
     hint = "check its spelling" if _no_such_name(cause) else "the name service may be down; try again"
     error = NameResolutionError(f"host name {host!r} cannot be resolved: {words}; {hint}")

@@ -14,7 +14,7 @@ from typing import Any
 from hyperpool.engine.timers import Timers
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.exchange import Exchange, State
-from hyperpool.handoff.futures import LoopFuture
+from hyperpool.handoff.futures import LoopFuture, SoleWaiter
 
 logger = logging.getLogger("hyperpool")
 
@@ -32,8 +32,10 @@ class Settlement:
         self._decided: list[Exchange] = []
         self._drains: list[Callable[[], None]] = []
         self._greeted: list[tuple[Future[str], str | BaseException]] = []
+        # What a program is to be told, beside the ends of its requests.
+        self._told: list[Callable[[], None]] = []
         # The Futures that are being resolved: a child that is forked meanwhile finds them here and nowhere else.
-        self._resolving: list[Future[Any]] = []
+        self._resolving: list[Future[Any] | SoleWaiter[Any]] = []
 
     def accept(self, exchange: Exchange) -> None:
         """From now on it is ours to end."""
@@ -64,10 +66,18 @@ class Settlement:
             connected, outcome = self._greeted[0]
             _resolve(connected, _settle, connected, outcome)
             self._greeted = self._greeted[1:]  # after that: a child that is forked meanwhile must find it
+        if self._told:
+            told, self._told = self._told, []
+            for tell in told:
+                tell()
 
     def greet(self, connected: Future[str], outcome: str | BaseException) -> None:
         """Resolve this Future of a connection, too, at the end of the turn."""
         self._greeted.append((connected, outcome))
+
+    def tell(self, call: Callable[[], None]) -> None:
+        """Call this, too, at the end of the turn. It does not raise."""
+        self._told.append(call)
 
     def when_all_are(self, answered: Callable[[], None]) -> None:
         """Call this as soon as `all_are` is said."""
@@ -83,9 +93,9 @@ class Settlement:
         for exchange in self._accepted:
             exchange.abandon_in_child(error)
         for future in (*self._resolving, *(connected for connected, _ in self._greeted)):
-            if isinstance(future, LoopFuture):
+            if isinstance(future, (LoopFuture, SoleWaiter)):
                 future.abandon_in_child(error.own_copy())
-        self._accepted, self._decided, self._greeted, self._drains = {}, [], [], []
+        self._accepted, self._decided, self._greeted, self._drains, self._told = {}, [], [], [], []
 
     def all_are(self) -> None:
         """No Future is left to be resolved."""

@@ -2,14 +2,15 @@
 
 Most timers never fire: an exchange is done long before its deadline. So an owner has at most one live entry, its
 progress costs no timer operation at all (the deadline is read anew when the entry comes up), and entries of finished
-owners are swept when they are half of the heap.
+owners are swept when they are half of the heap. Until then such an entry is empty: what has finished, with all that it
+holds, is not kept by an instant that nobody waits for any more.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from hyperpool.handoff.deadlines import NEVER
 
@@ -33,7 +34,9 @@ class Timers(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, T]] = []
+        # Lists, so that an entry can be emptied where it stands. Numbered, so that owners are never compared.
+        self._heap: list[list[Any]] = []
+        self._entries: dict[T, list[Any]] = {}
         self._order = itertools.count()
         self._stale = 0
 
@@ -41,15 +44,15 @@ class Timers(Generic[T]):
         """Look at this owner no later than ``at``; an earlier timer stands."""
         if at < owner.timer_at:
             if owner.timer_at != NEVER:
-                self._stale += 1
-            owner.timer_at = at
-            heapq.heappush(self._heap, (at, next(self._order), owner))
+                self._empty(owner)
+            entry = self._entries[owner] = [at, next(self._order), owner]
+            heapq.heappush(self._heap, entry)
+            owner.timer_at = at  # last: where there was no memory for an entry there is no timer
 
     def disarm(self, owner: T) -> None:
         """The owner is done."""
         if owner.timer_at != NEVER:
-            owner.timer_at = NEVER
-            self._stale += 1
+            self._empty(owner)
             if self._stale * 2 > len(self._heap) > _SWEEP_FROM:
                 self._sweep()
 
@@ -61,15 +64,21 @@ class Timers(Generic[T]):
         """The owners whose instant has come, in its order; each must be armed again if it is to be seen again."""
         due = []
         while self._heap and self._heap[0][0] <= now:
-            at, _, owner = heapq.heappop(self._heap)
-            if owner.timer_at == at:
-                owner.timer_at = NEVER
-                due.append(owner)
-            else:
+            owner: T | None = heapq.heappop(self._heap)[2]
+            if owner is None:
                 self._stale -= 1
+            else:
+                owner.timer_at = NEVER
+                del self._entries[owner]
+                due.append(owner)
         return due
 
+    def _empty(self, owner: T) -> None:
+        owner.timer_at = NEVER
+        self._entries.pop(owner)[2] = None
+        self._stale += 1
+
     def _sweep(self) -> None:
-        self._heap = [entry for entry in self._heap if entry[2].timer_at == entry[0]]
+        self._heap = [entry for entry in self._heap if entry[2] is not None]
         heapq.heapify(self._heap)
         self._stale = 0

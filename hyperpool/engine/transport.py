@@ -103,7 +103,9 @@ class Transport:
         self.failure = self.failure or tls.failure
         if tls.truncated and self.failure is None:
             # A body that only the connection's end delimits is complete with close_notify alone (RFC 9112 9.8).
-            message = "the server closed the connection within its TLS session: what came may be cut short"
+            message = (
+                "the server closed the connection without TLS's close_notify (RFC 8446 6.1): what came may be cut short"
+            )
             self.failure = ConnectionLost(message, processed="maybe")
         return plaintext
 

@@ -74,6 +74,8 @@ class WaitingQueue:
             self._returned.remove(exchange)
 
     def _merge(self) -> None:
+        if not self._returned:
+            return
         # Sorted once for all that came back together: a GOAWAY returns up to a hundred at a time.
         returned, self._returned = self._returned, []
         for exchange in sorted(returned, key=lambda one: one.sequence, reverse=True):

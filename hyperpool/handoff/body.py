@@ -7,13 +7,13 @@ the other side does, and wakes when the loop ends the pipe, which it does for ev
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from hyperpool.errors import HyperpoolError, ResponseClosed
+from hyperpool.handoff.forks import in_child
 from hyperpool.protocol.events import Fields
 
 # Another object in each process: a response whose stream has ended is known to nobody but its readers, of whom one may
@@ -21,13 +21,10 @@ from hyperpool.protocol.events import Fields
 _process = object()
 
 
+@in_child
 def _become_child() -> None:
     global _process  # noqa: PLW0603 - it stands for the whole process
     _process = object()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows does not fork
-    os.register_at_fork(after_in_child=_become_child)
 
 
 class BodyPipe:
@@ -47,6 +44,8 @@ class BodyPipe:
         self._ended = False
         self._abandoned = False
         self._error: BaseException | None = None
+        # Whom to call, once, when `take` would not wait any more: a reader that must not wait in it.
+        self._called: Callable[[], None] | None = None
         self.trailers: Fields = []
         self.taken = False
         self._process = _process
@@ -61,6 +60,8 @@ class BodyPipe:
             self._chunks.append(data)
             self._buffered_bytes += len(data)
             self._cond.notify()
+        if self._called is not None:
+            self._call()
 
     def finish(self, trailers: Fields) -> None:
         """The body is complete."""
@@ -68,6 +69,7 @@ class BodyPipe:
             self.trailers = trailers
             self._ended = True
             self._cond.notify()
+        self._call()
 
     def fail(self, error: BaseException) -> None:
         """The body will not be completed; the reader gets what came before, then the error."""
@@ -75,10 +77,18 @@ class BodyPipe:
             self._error = error
             self._ended = True
             self._cond.notify()
+        self._call()
+
+    def _call(self) -> None:
+        with self._cond:
+            called, self._called = self._called, None
+        if called is not None:
+            called()
 
     def abandon_in_child(self, error: BaseException) -> None:
         """After a fork, in the child: the reader gets what is here, then ``error``: the rest goes to the parent."""
         self._cond = threading.Condition()  # another thread, which is not here, may have held it
+        self._called = None  # it would wake the parent's reader
         if not self._ended:
             self.fail(error)
 
@@ -89,6 +99,17 @@ class BodyPipe:
             return self._buffered_bytes
 
     # -- the reader's side -----------------------------------------------------------------------------------------
+
+    def is_ready(self, or_call: Callable[[], None]) -> bool:
+        """Whether `take` will not wait. If it would, ``or_call`` is called, once, as soon as it would not.
+
+        That happens outside the lock, on an I/O thread or on the one that closes the response: it must not block.
+        """
+        self._renew_lock_in_child()
+        with self._cond:
+            ready = bool(self._chunks) or self._ended or self._abandoned
+            self._called = None if ready else or_call
+            return ready
 
     def take(self) -> bytes:
         """The next piece of body; b"" at the end. Blocks until there is one.
@@ -115,6 +136,7 @@ class BodyPipe:
             self._chunks.clear()
             self._buffered_bytes = 0
             self._cond.notify_all()
+        self._call()
         return open_still
 
     def _renew_lock_in_child(self) -> None:
@@ -154,7 +176,12 @@ class Piece(NamedTuple):
 
 
 class Upload(Protocol):
-    """A request body as the loop sees it: it takes what is there, and never waits."""
+    """A request body as the loop sees it: it takes what is there, and never waits.
+
+    ``trailers`` go out behind the last piece (RFC 9110 6.5); they are there as soon as that was taken.
+    """
+
+    trailers: Fields | None
 
     def take(self, max_bytes: int) -> Piece: ...
 
@@ -169,8 +196,9 @@ class BytesUpload:
     Owned by the loop thread.
     """
 
-    def __init__(self, data: bytes | memoryview) -> None:
+    def __init__(self, data: bytes | memoryview, trailers: Fields | None = None) -> None:
         self._rest = memoryview(data)
+        self.trailers = trailers
 
     def take(self, max_bytes: int) -> Piece:
         """The next bytes, without a copy."""
@@ -201,8 +229,21 @@ class UploadPipe:
         self._ended = False
         self._abandoned = False
         self._failure: BaseException | None = None
+        self.trailers: Fields | None = None
+        # Whom to call, once, when `feed` would not wait any more: a feeder that must not wait in it.
+        self._called: Callable[[], None] | None = None
 
     # -- the feeder's side -----------------------------------------------------------------------------------------
+
+    def has_room(self, or_call: Callable[[], None]) -> bool:
+        """Whether `feed` will not wait. If it would, ``or_call`` is called, once, as soon as it would not.
+
+        That happens outside the lock, on an I/O thread: it must not block.
+        """
+        with self._cond:
+            room = self._buffered_bytes < self._capacity_bytes or self._abandoned
+            self._called = None if room else or_call
+            return room
 
     def feed(self, data: bytes | memoryview) -> bool:
         """Add a piece; False when nobody wants more. Blocks while the pipe is full."""
@@ -220,8 +261,9 @@ class UploadPipe:
             self._notify()
         return True
 
-    def finish(self) -> None:
-        """The body is complete."""
+    def finish(self, trailers: Fields | None = None) -> None:
+        """The body is complete, but for trailers."""
+        self.trailers = trailers
         self._end(None)
 
     def fail(self, error: BaseException) -> None:
@@ -249,7 +291,11 @@ class UploadPipe:
             data = self._take_locked(max_bytes)
             last = self._ended and not self._chunks
             self._loop_waits = not (data or last or self._chunks)
-            return Piece(data, last, self._failure)
+            called = self._take_called_locked()
+            piece = Piece(data, last, self._failure)
+        if called is not None:
+            called()
+        return piece
 
     def _take_locked(self, max_bytes: int) -> memoryview:
         if not self._chunks:
@@ -263,14 +309,24 @@ class UploadPipe:
             self._cond.notify()
         return chunk
 
+    def _take_called_locked(self) -> Callable[[], None] | None:
+        if self._called is None or not (self._abandoned or self._buffered_bytes < self._capacity_bytes):
+            return None
+        called, self._called = self._called, None
+        return called
+
     def abandon(self) -> None:
         """Nobody will take more: the feeder returns at its next step."""
         with self._cond:
             self._abandoned = True
             self._chunks.clear()
             self._cond.notify_all()
+            called = self._take_called_locked()
+        if called is not None:
+            called()
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: nobody takes anything here, and another thread may have held the lock."""
         self._cond = threading.Condition()
+        self._called = None
         self.abandon()

@@ -22,18 +22,19 @@ from hyperpool import errors
 from hyperpool.errors import HyperpoolError, LocalProtocolError
 from hyperpool.handoff.body import BodyPipe, Piece, Upload
 from hyperpool.handoff.deadlines import NEVER, Deadlines
-from hyperpool.handoff.futures import LoopFuture
+from hyperpool.handoff.futures import LoopFuture, SoleWaiter
+from hyperpool.handoff.hooks import tell
 from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
 from hyperpool.handoff.pushes import Push, Pushes
-from hyperpool.handoff.response import Response, ResponseParts
+from hyperpool.handoff.response import Response, ResponseParts, header_dict
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
     from hyperpool.handoff.source import Source
-    from hyperpool.protocol.events import Fields, Head, RequestHead
-    from hyperpool.values import Limits, Request
+    from hyperpool.protocol.events import Fields, Head, Interim, RequestHead
+    from hyperpool.values import Limits, Request, Route
 
 
 class State(enum.Enum):
@@ -77,7 +78,8 @@ class ResponseFuture(LoopFuture[Response]):
         self._cancelled = cancelled
 
 
-Review = Callable[[ResponseFuture, "Response | BaseException"], bool]
+Informational = Callable[[int, Any], object]
+Review = Callable[[Any, "Response | BaseException"], bool]
 
 
 class Exchange:
@@ -88,6 +90,7 @@ class Exchange:
 
     __slots__ = (
         "_collected",
+        "_interim",
         "_keeps_alive",
         "_outcome",
         "_pipe",
@@ -96,6 +99,7 @@ class Exchange:
         "future",
         "head",
         "inbox",
+        "informational",
         "limits",
         "made_at",
         "origin",
@@ -106,6 +110,7 @@ class Exchange:
         "request",
         "resends",
         "review",
+        "route",
         "sequence",
         "source",
         "state",
@@ -129,7 +134,9 @@ class Exchange:
         limits: Limits,
         made_at: str | None = "",
         keeps_alive: object = None,
+        alone: bool = False,
     ) -> None:
+        """``alone``: one thread waits for it, and wants nothing else of a Future."""
         self.request = request
         self.head = head
         self.source = source
@@ -139,8 +146,11 @@ class Exchange:
         self.made_at = made_at
         # The pool, which would close its loops if it were forgotten while somebody waits for this.
         self._keeps_alive = keeps_alive
-        self.deadlines = Deadlines(request.timeout, submitted_at)
-        self.future: ResponseFuture | None = ResponseFuture(self._reach_loop_with_cancel)
+        self.deadlines = Deadlines(request.timeout, submitted_at, min_rate=limits.min_body_rate)
+        self.future: ResponseFuture | SoleWaiter[Response] | None = (
+            SoleWaiter(self._reach_loop_with_cancel) if alone else ResponseFuture(self._reach_loop_with_cancel)
+        )
+        self.route: Route | None = None
         self.inbox: Inbox | None = None
         self.state = State.QUEUED
         self.sequence = 0
@@ -160,6 +170,9 @@ class Exchange:
         self.pushed = False
         # Asked before the Future is resolved: who says True resolves it, later and from elsewhere.
         self.review: Review | None = None
+        # Told of 1xx responses, and those that it is to be told of.
+        self.informational: Informational | None = None
+        self._interim: tuple[Interim, ...] = ()
         self.parts: ResponseParts | None = None
         self._pipe: BodyPipe | None = None
         self._collected: list[bytes] = []
@@ -192,6 +205,11 @@ class Exchange:
         self.stream_id = stream_id
         self.deadlines.enter("write" if self.source else "read", now)
         self.uploaded_bytes = 0
+        if not self.head.expects_continue:
+            self.open_upload()
+
+    def open_upload(self) -> None:
+        """Let the body begin to come, where there is one. Raises RuntimeError where no thread can be started."""
         if self.source is not None and self.upload is None:
             self.upload = self.source.open(
                 notify=self._reach_loop_with_upload, capacity_bytes=self.limits.upload_buffer_bytes
@@ -235,7 +253,7 @@ class Exchange:
         )
         pushed.pushed, pushed.inbox = True, self.inbox
         pushed.begin(stream_id, now)
-        assert pushed.future is not None
+        assert isinstance(pushed.future, ResponseFuture)
         self.pushes.add(Push(request, stream_id, pushed.future))
         return pushed
 
@@ -248,6 +266,8 @@ class Exchange:
         self.state = State.ANSWERED
         if self.streamed:
             self.deadlines.total_at = NEVER  # `Timeout.total` ends with what the Future stands for
+        if self.deadlines.pace is not None:
+            self.deadlines.pace.begin(now)
         elapsed_s = now - self.deadlines.submitted_at
         self.parts = ResponseParts(
             head, self.request, self.origin, elapsed_s, tuple(self.resends), self.limits.max_decoded_bytes
@@ -268,12 +288,27 @@ class Exchange:
             return Piece(b"", last=True, failure=self._wrong_length(declared))
         return piece
 
+    @property
+    def trailers(self) -> Fields | None:
+        """What goes out behind the body, once the last piece of that was taken."""
+        return None if self.upload is None else self.upload.trailers
+
     def _length_is_wrong(self, last: bool, declared: int) -> bool:
         return self.uploaded_bytes > declared or (last and self.uploaded_bytes < declared)
 
     def _wrong_length(self, declared: int) -> LocalProtocolError:
         message = f"the body has {self.uploaded_bytes:,} bytes where {declared:,} were declared (RFC 9110 8.6)"
         return LocalProtocolError(f"{message}: correct Content-Length, or leave it out", **self.where())
+
+    def hold_upload(self) -> None:
+        """The body waits for the server's word, which the server need not give: its silence is no fault."""
+        self.upload_starved = True
+
+    def release_upload(self, now: float) -> None:
+        """The body may go. Raises RuntimeError where no thread can be started for it."""
+        self.upload_starved = False
+        self.deadlines.touched_at = now
+        self.open_upload()
 
     @property
     def excused(self) -> bool:
@@ -282,11 +317,25 @@ class Exchange:
 
     def feed(self, data: bytes) -> bool:
         """A piece of body. Whether it is consumed with this, because nobody else will read it piece by piece."""
-        if self._pipe is None:
+        if self._pipe is not None:
+            self._pipe.feed(data)
+        else:
             self._collected.append(data)
-            return True
-        self._pipe.feed(data)
-        return False
+        pace = self.deadlines.pace
+        if pace is not None:
+            pace.came(len(data), held_up=self.unread_bytes >= self.limits.stream_window_bytes // 2)
+        return self._pipe is None
+
+    def body_was_read(self, now: float) -> None:
+        """The reader is heard of: the pause before this was its own, and the peer's begins here."""
+        self.deadlines.touched_at = now
+        if self.deadlines.pace is not None:
+            self.deadlines.pace.go_on(now)
+
+    def too_slow(self, now: float) -> str:
+        """Why its body comes too slowly (``Limits.min_body_rate``), or ""."""
+        pace = self.deadlines.pace
+        return "" if pace is None or now < pace.look_at else pace.look(now, unread=self.unread_bytes > 0)
 
     @property
     def unread_bytes(self) -> int:
@@ -332,8 +381,21 @@ class Exchange:
             self.future.abandon_in_child(own)
         self.future = self.upload = self._outcome = self._keeps_alive = None
 
+    def inform(self, interim: Interim) -> bool:
+        """A 1xx response is here; whether somebody wants to be told, which `settle` will do."""
+        if self.informational is not None:
+            self._interim += (interim,)
+        return bool(self._interim)
+
+    def _tell_interim(self) -> None:
+        told, self._interim = self._interim, ()
+        for interim in told:
+            tell(self.informational, interim.status, header_dict(interim.fields))
+
     def settle(self) -> None:
         """Resolve the Future, if there is something to resolve it with. Runs the caller's callbacks."""
+        if self._interim:
+            self._tell_interim()
         future, outcome = self.future, self._outcome
         if future is None or outcome is None:
             return
@@ -372,10 +434,10 @@ class Exchange:
             "processed": "no" if self.state is State.QUEUED else "maybe",
         }
 
-    def timeout_error(self, now: float, *, because: str = "") -> errors.Timeout:
+    def timeout_error(self, now: float, *, because: str = "", slow: str = "") -> errors.Timeout:
         """The error for the deadline that has passed (see `Deadlines.error`); ``because``: what is known of it."""
         what = f"{self.request.method} {without_userinfo(self.request.url)}"
-        return self.deadlines.error(now, what=what, where=self.where(), because=because)
+        return self.deadlines.error(now, what=what, where=self.where(), because=because, slow=slow)
 
     def __repr__(self) -> str:
         url = without_userinfo(self.request.url)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 
@@ -48,6 +49,86 @@ class LoopFuture(Future[T]):
             self.set_exception(error)
         elif self.cancelled() and self._state == "CANCELLED":
             self.set_running_or_notify_cancel()  # tells those in `wait` and `as_completed`
+
+
+class SoleWaiter(Generic[T]):
+    """What one thread waits for, and nobody else: a Future without timeouts, callbacks and further waiters.
+
+    Shared by that thread and a loop. A bare lock hands over: a Future makes a condition for whoever may come, and what
+    it costs is felt in small requests (docs/performance.md).
+    """
+
+    __slots__ = ("_cancel", "_cancelled", "_done", "_gate", "_outcome", "pushes")
+
+    def __init__(self, cancelled: Callable[[], None]) -> None:
+        # A latch: held from the beginning by nobody in particular, and let go once.
+        self._gate = _thread.allocate_lock()
+        self._gate.acquire()
+        self._cancel = cancelled
+        self._cancelled = self._done = False
+        self._outcome: Any = None
+        # As of ResponseFuture.
+        self.pushes: Any = None
+
+    def result(self) -> T:
+        """What came of it. Blocks. Raises its error; whatever else ends the wait, as Ctrl-C does, cancels it."""
+        if not self._done:
+            refuse_on_loop_thread("a request that waits")
+        try:
+            self._gate.acquire()
+        except BaseException:
+            self.cancel()
+            raise
+        if isinstance(self._outcome, BaseException):
+            try:
+                raise self._outcome
+            finally:
+                self._outcome = None  # the error's frames know this object
+        outcome: T = self._outcome
+        return outcome
+
+    def cancel(self) -> None:
+        """Nobody waits any more: the request ends, and what it has brought is closed. Does not block."""
+        self._cancelled = True
+        # In this order, as `set_result` does it in the other: one of the two sees what the other has done.
+        if self._done:
+            _close(self._outcome)
+        else:
+            self._cancel()
+
+    # -- the loop's side -------------------------------------------------------------------------------------------
+
+    def cancelled(self) -> bool:
+        """Whether the waiter has left."""
+        return self._cancelled
+
+    def done(self) -> bool:
+        """Whether there is nothing left to be decided."""
+        return self._done or self._cancelled
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Whether the outcome is still wanted."""
+        return not self._cancelled
+
+    def set_result(self, outcome: T | BaseException) -> None:
+        """Wake the waiter."""
+        self._outcome = outcome
+        self._done = True
+        if self._cancelled:
+            _close(outcome)
+        self._gate.release()
+
+    set_exception = set_result
+
+    def abandon_in_child(self, error: BaseException) -> None:
+        """After a fork, in the child. It may have been in a signal handler of the thread that waits."""
+        if not self._done:
+            self.set_result(error)
+
+
+def _close(outcome: Any) -> None:
+    if not isinstance(outcome, BaseException):
+        outcome.close()
 
 
 def result_or_cancel(future: Future[T]) -> T:

@@ -6,37 +6,29 @@ into being when somebody asks. Reading a streamed body blocks the reader only; i
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import datetime
 import http
 import json
-import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, LocalProtocolError, ResponseClosed
+from hyperpool.handoff.charset import apparent, detected, named
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
-from hyperpool.handoff.pieces import TextDecoder, lines, resized, slices
+from hyperpool.handoff.pieces import Decoding, TextDecoder, known_charset, lines, resized
 from hyperpool.protocol.content import make_decoder
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
+    from hyperpool.handoff.body import BodyPipe
     from hyperpool.protocol.events import Fields, Head
     from hyperpool.values import Request
 
-# Bytes that a decoder may produce at a time: a bomb costs this much, not what it claims. Halved, a large body takes
-# twice the calls; doubled, nothing gets faster.
-DECODE_PIECE_BYTES = 256 << 10
-
-# Bytes that a decoder is given at a time: zlib copies what it has not used yet at each call, so a body of 128 MB given
-# at once was decoded in 36 s where 1.5 s are enough.
-DECODE_INPUT_BYTES = 64 << 10
-
-_CHARSET = re.compile(r"""charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -54,7 +46,8 @@ class ResponseParts:
 class Response:
     """A response: status, headers, and a body that is here already or is read from the connection as you go.
 
-    Safe to hand from thread to thread; its body has one reader at a time.
+    Safe to hand from thread to thread; its body has one reader at a time: who reads a streamed one while another
+    thread waits for its next piece gets LocalProtocolError.
 
     ``status_code`` (also ``status``), ``reason``, ``http_version`` ("HTTP/1.1" or "HTTP/2"), ``headers``, ``trailers``,
     ``url``, ``request``, ``history``, ``elapsed``, ``stream_id`` (None on HTTP/1.1), ``retries``. A streamed response
@@ -112,7 +105,7 @@ class Response:
         """The header fields: a ``urllib3.HTTPHeaderDict`` of str, case-insensitive, repeated fields kept apart."""
         # Not functools.cached_property, here and below: before Python 3.12 it takes one lock for all responses.
         if self._headers is None:
-            self._headers = _header_dict(self._parts.head.fields)
+            self._headers = header_dict(self._parts.head.fields)
         return self._headers
 
     @property
@@ -124,8 +117,8 @@ class Response:
     def trailers(self) -> Any:
         """The trailer fields (RFC 9110 6.5); empty until the body has been read to its end."""
         if self._leash is not None:
-            return _header_dict(self._leash.pipe.trailers)
-        return _header_dict(self._trailers or [])
+            return header_dict(self._leash.pipe.trailers)
+        return header_dict(self._trailers or [])
 
     @property
     def elapsed(self) -> datetime.timedelta:
@@ -177,50 +170,88 @@ class Response:
         ResponseClosed where it was read piece by piece, or closed, before.
         """
         if self._content is None:
-            self._content = self._read_all()
+            self._content = self._joined() if self._leash is None else next(self._one_reader(self._all_at_once()))
         return self._content
+
+    def _all_at_once(self) -> Iterator[bytes]:
+        """A streamed body in one step, so that of two threads one gets it all."""
+        yield self._joined()
 
     @property
     def encoding(self) -> str:
-        """The charset that `text` uses: of Content-Type, else UTF-8. May be set."""
-        found = _CHARSET.search(self.headers.get("content-type", ""))
-        return self._encoding or (found[1] if found else "utf-8")
+        """The charset that `text` uses: that of Content-Type; else what the body looks like, once it is here, and UTF-8
+        before. May be set."""
+        return self._encoding or named(self._content_type()) or self._looks_like()
 
     @encoding.setter
     def encoding(self, charset: str) -> None:
         self._encoding = charset
 
     @property
+    def apparent_encoding(self) -> str:
+        """The charset that the body looks like, whatever Content-Type says. Blocks while the body is still coming.
+
+        UTF-8 where it is that; else what charset_normalizer says, where that is installed.
+        """
+        return apparent(self.content)
+
+    def _content_type(self) -> str:
+        return str(self.headers.get("content-type", ""))
+
+    def _looks_like(self) -> str:
+        """The charset of a body that is here, and is not to be decoded first; else UTF-8."""
+        coded = _field(self._parts.head.fields, b"content-encoding")
+        body = self._whole if self._content is None and self._leash is None and not coded else self._content
+        return "utf-8" if body is None else detected(body, self._content_type())
+
+    @property
     def text(self) -> str:
         """The body as str; bytes that are not of the charset are replaced."""
-        return self.content.decode(self._known_charset(), errors="replace")
+        body = self.content  # first: it may tell its charset
+        return body.decode(self._known_charset(), errors="replace")
 
     def json(self, **options: Any) -> Any:
         """The body parsed as JSON (RFC 8259); options go to ``json.loads``. Raises ValueError where it is none."""
-        return json.loads(self.content, **options)
+        try:
+            return json.loads(self.content, **options)
+        except UnicodeDecodeError:
+            # It is in none of the charsets that JSON may be in, but it may say which.
+            if not (self._encoding or named(self._content_type())):
+                raise
+            return json.loads(self.text, **options)
 
     def iter_raw(self, n: int | None = None) -> Iterator[bytes]:
         """The body as it came, still encoded: pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
-        return resized(self._raw_pieces(), n)
+        return self._one_reader(resized(self._raw_pieces(), n))
 
     def iter_bytes(self, n: int | None = None) -> Iterator[bytes]:
         """The decoded body in pieces of ``n`` bytes (the last may be shorter), or as they arrive. Blocks for each."""
+        return self._one_reader(self._any_pieces(n))
+
+    def _any_pieces(self, n: int | None = None) -> Iterator[bytes]:
         if self._content is not None:
             return resized(iter((self._content,)), n)
         return resized(self._fresh_pieces(), n)
 
     def iter_text(self, n: int | None = None) -> Iterator[str]:
         """The body as str, from pieces of ``n`` bytes; no character is torn."""
+        return self._one_reader(self._texts(n))
+
+    def _texts(self, n: int | None = None) -> Iterator[str]:
         decoder = TextDecoder(self._known_charset())
-        for piece in self.iter_bytes(n):
+        for piece in self._any_pieces(n):
             if text := decoder.decode(piece):
                 yield text
         if text := decoder.decode(b"", True):
             yield text
 
-    def iter_lines(self) -> Iterator[str]:
-        r"""The lines of the body without their ends (\n, \r or \r\n), whole also across pieces."""
-        return lines(self.iter_text())
+    def iter_lines(self, delimiter: str | None = None) -> Iterator[str]:
+        r"""The lines of the body without their ends (\n, \r or \r\n, or the delimiter), whole also across pieces."""
+        return self._one_reader(lines(self._texts(), delimiter))
+
+    def _one_reader(self, pieces: Iterator[T]) -> Iterator[T]:
+        """The same, of which each step is one thread's: of a streamed body there is one step at a time in all."""
+        return _InTurn(pieces, [True] if self._leash is None else self._turns, self._busy)
 
     def read(self, n: int | None = -1) -> bytes:
         """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks.
@@ -271,7 +302,7 @@ class Response:
     def _pieces(self) -> Iterator[bytes]:
         """What `read` reads from, where the last read left it."""
         if self._reading is None:
-            self._reading = self.iter_bytes()
+            self._reading = self._any_pieces()
         return self._reading
 
     def _fresh_pieces(self) -> Iterator[bytes]:
@@ -287,11 +318,10 @@ class Response:
         if decoder is None:
             yield from self._raw_pieces()
             return
-        for raw in slices(self._raw_pieces(), DECODE_INPUT_BYTES):
-            yield decoder.decode(raw, DECODE_PIECE_BYTES)
-            while not decoder.needs_input:
-                yield decoder.decode(b"", DECODE_PIECE_BYTES)
-        yield decoder.flush()
+        decoding = Decoding(decoder)
+        for raw in self._raw_pieces():
+            yield from decoding.feed(raw)
+        yield from decoding.end()
 
     @property
     def _whole(self) -> bytes:
@@ -310,7 +340,7 @@ class Response:
         while piece := self._leash.pipe.take():
             yield piece
 
-    def _read_all(self) -> bytes:
+    def _joined(self) -> bytes:
         if self._leash is None and not _field(self._parts.head.fields, b"content-encoding"):
             return self._whole
         if self._leash is not None and self._leash.pipe.taken:
@@ -339,13 +369,18 @@ class Response:
         return {"origin": self._parts.origin, "stream_id": self.stream_id, "processed": "maybe"}
 
     def _known_charset(self) -> str:
-        try:
-            # "zlib" and "rot13" are codecs as well: only those that make text of any bytes will do.
-            b"-\xff".decode(self.encoding, "replace")
-            is_charset = codecs.lookup(self.encoding).name not in ("idna", "punycode")  # they spell host names
-        except (LookupError, ValueError):
-            is_charset = False
-        return self.encoding if is_charset else "utf-8"
+        return known_charset(self.encoding)
+
+    # -- for faces whose readers must not wait ---------------------------------------------------------------------
+
+    @property
+    def pipe(self) -> BodyPipe | None:
+        """What a streamed body comes through; None where it is here already. It lives as long as this response."""
+        return None if self._leash is None else self._leash.pipe
+
+    def keep(self, content: bytes) -> None:
+        """Take the decoded body from whoever read it out of `pipe`: from now on `content` gives it."""
+        self._content = content
 
     # -- its end ---------------------------------------------------------------------------------------------------
 
@@ -385,6 +420,28 @@ class Response:
         return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self._name()}>"
 
 
+class _InTurn(Iterator[T]):
+    """An iterator that tells a second thread so, instead of letting it take what the first would miss.
+
+    Shared; guarded by ``turns``, from which the thread that steps takes the only entry.
+    """
+
+    def __init__(self, pieces: Iterator[T], turns: list[bool], busy: Callable[[], LocalProtocolError]) -> None:
+        self._pieces = pieces
+        self._turns = turns
+        self._busy = busy
+
+    def __next__(self) -> T:
+        try:
+            turn = self._turns.pop()  # see `Response.read`
+        except IndexError:
+            raise self._busy() from None
+        try:
+            return next(self._pieces)
+        finally:
+            self._turns.append(turn)
+
+
 class CookieView:
     """The little that http.cookiejar wants of a response."""
 
@@ -398,7 +455,8 @@ class CookieView:
         return self._headers.getlist(name) or default
 
 
-def _header_dict(fields: Fields) -> Any:
+def header_dict(fields: Fields) -> Any:
+    """Fields as people look at them: a ``urllib3.HTTPHeaderDict`` of str."""
     import urllib3
 
     headers = urllib3.HTTPHeaderDict()

@@ -10,15 +10,19 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.body import BytesUpload, Upload, UploadPipe
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.protocol.events import Fields
+from hyperpool.protocol.fields import prepare_trailers
 
 # One read of a file: large enough that a thread hand-over per piece does not count, small against the pipe.
 FILE_PIECE_BYTES = 64 << 10
+
+MakeTrailers = Callable[[], Fields]
 
 
 class Source(Protocol):
@@ -38,17 +42,22 @@ class Source(Protocol):
 
 
 class BytesSource:
-    """A body in memory. Immutable."""
+    """A body in memory. Immutable, once it is made with its trailers."""
 
     replayable = True
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._data = memoryview(data).cast("B")
+        self._trailers: Fields | None = None
         self.length_bytes: int | None = len(self._data)
+
+    def trail(self, make: MakeTrailers) -> None:
+        """Have these trailers go out behind it; they are made here and now, since the body is all there."""
+        self._trailers, self.length_bytes = make(), None
 
     def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload:
         """A fresh run over the bytes."""
-        return BytesUpload(self._data)
+        return BytesUpload(self._data, self._trailers)
 
     def abandon(self) -> None:
         """Nobody waits for bytes in memory."""
@@ -67,7 +76,12 @@ class StreamSource:
         self._context = contextvars.copy_context()
         self._uploader: threading.Thread | None = None
         self._repeatable = replayable
+        self._trailers: MakeTrailers | None = None
         self.length_bytes = length_bytes
+
+    def trail(self, make: MakeTrailers) -> None:
+        """Have trailers go out behind it, which ``make`` gives on the uploader thread when the body is through."""
+        self._trailers, self.length_bytes = make, None
 
     @property
     def replayable(self) -> bool:
@@ -80,7 +94,7 @@ class StreamSource:
         pipe = UploadPipe(capacity_bytes=capacity_bytes, notify=notify)
         # A run on a context must end before the next one begins, and an abandoned uploader may still be in one.
         context = self._context.copy()
-        arguments = (_upload, self._pieces, pipe, self._uploader)
+        arguments = (_upload, self._pieces, pipe, self._uploader, self._trailers)
         uploader = threading.Thread(target=context.run, args=arguments, name="hyperpool upload", daemon=True)
         uploader.start()
         self._uploader = uploader
@@ -129,6 +143,7 @@ class FedSource:
 
     def abandon(self) -> None:
         """The exchange is over: whoever feeds returns at its next step."""
+        self.replayable = False  # nor can it go out for the first time: what was here is dropped
         self._pipe.abandon()
 
     def abandon_in_child(self) -> None:
@@ -138,7 +153,7 @@ class FedSource:
     def feed(self, data: bytes | memoryview) -> bool:
         """Add a piece; False when nobody wants more: the exchange's Future says why. Blocks while the pipe is full."""
         refuse_on_loop_thread("FedSource.feed()")
-        return self._pipe.feed(_as_bytes(data))
+        return self._pipe.feed(as_bytes(data))
 
     def finish(self) -> None:
         """The body is complete."""
@@ -149,7 +164,12 @@ class FedSource:
         self._pipe.fail(error)
 
 
-def _upload(pieces: Callable[[], Iterator[Any]], pipe: UploadPipe, abandoned: threading.Thread | None) -> None:
+def _upload(
+    pieces: Callable[[], Iterator[Any]],
+    pipe: UploadPipe,
+    abandoned: threading.Thread | None,
+    make_trailers: MakeTrailers | None,
+) -> None:
     if abandoned is not None:
         # It may be in the middle of a read of the same file, and would take bytes that belong to this run.
         abandoned.join()
@@ -157,14 +177,15 @@ def _upload(pieces: Callable[[], Iterator[Any]], pipe: UploadPipe, abandoned: th
         iterator = pieces()
         try:
             for piece in iterator:
-                if not pipe.feed(_as_bytes(piece)):
+                if not pipe.feed(as_bytes(piece)):
                     return
         finally:
             _close(iterator)
+        trailers = None if make_trailers is None else make_trailers()
     except BaseException as error:  # whatever the caller's code raises belongs to the thread that waits (L5)
         pipe.fail(error)
     else:
-        pipe.finish()
+        pipe.finish(trailers)
 
 
 def _close(iterator: Iterator[Any]) -> None:
@@ -173,7 +194,8 @@ def _close(iterator: Iterator[Any]) -> None:
         close()
 
 
-def _as_bytes(piece: Any) -> bytes | memoryview:
+def as_bytes(piece: Any) -> bytes | memoryview:
+    """A piece of body, which its owner may change afterwards. Raises LocalProtocolError for what is none."""
     if isinstance(piece, bytes):
         return piece
     if isinstance(piece, str):
@@ -193,8 +215,9 @@ def make_source(content: Any) -> Source | None:
     """
     if content is None:
         return None
-    if isinstance(content, FedSource):
-        return content.claim()
+    if hasattr(content, "claim"):  # a `FedSource`, or a source of the asyncio face
+        source: Source = content.claim()
+        return source
     if isinstance(content, bytes):
         return BytesSource(content)
     if isinstance(content, str):
@@ -208,6 +231,27 @@ def make_source(content: Any) -> Source | None:
     raise LocalProtocolError(
         f"content must be bytes, str, a binary file or an iterable of bytes, not {type(content).__name__}"
     )
+
+
+def with_trailers(source: Source | None, given: Any) -> Source:
+    """The source with trailers behind it: a mapping, pairs, or a callable that gives one of them behind the body.
+
+    The length of the body is not declared then: on HTTP/1.1 only chunks can be followed by trailers (RFC 9112 7.1.2).
+    Raises LocalProtocolError where there is no body for them to follow, and for fields that cannot be trailers.
+    """
+    trail = getattr(source, "trail", None)
+    if source is None or trail is None:
+        raise LocalProtocolError("trailers= needs a body to follow: bytes, a file or an iterable (RFC 9110 6.5)")
+    if not callable(given):
+        fields = prepare_trailers(_pairs(given))
+        trail(lambda: fields)
+    else:
+        trail(lambda: prepare_trailers(_pairs(given())))
+    return source
+
+
+def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
+    return given.items() if isinstance(given, Mapping) else given
 
 
 def _iterable_source(content: Iterable[Any]) -> Source:

@@ -56,7 +56,9 @@ class Cookies(MutableMapping[str, str]):
         if self._jar is None:
             from http.cookiejar import CookieJar
 
-            made = CookieJar()
+            from hyperpool.policy.suffixes import Policy
+
+            made = CookieJar(Policy())
             with self._lock:
                 self._jar = self._jar if self._jar is not None else made
         return self._jar

@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import HyperpoolError, PoolClosed
-from hyperpool.handoff.futures import result_or_cancel
 from hyperpool.policy.courier import Step
 from hyperpool.policy.journey import Journey
 
@@ -34,9 +33,8 @@ _CLOSED = "the client was closed before this request could go on: close it later
 def carry_out(journey: Journey) -> Response:
     """Send, and wait for what comes of it. Blocks. Raises a `HyperpoolError`."""
     while True:
-        future = journey.send()
         try:
-            response = result_or_cancel(future)
+            response = journey.fetch()
         except HyperpoolError as error:
             if journey.attempts == 1 and journey.stands(error):
                 raise
@@ -47,7 +45,7 @@ def carry_out(journey: Journey) -> Response:
             delay_s = journey.follow(response)
             if delay_s is None:
                 return response
-        del future  # a response in it would be kept while the next attempt is under way
+            del response  # it would be kept while the next attempt is under way
         if delay_s and journey.company.closing.wait(delay_s):
             raise PoolClosed(_CLOSED)
 

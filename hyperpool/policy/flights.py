@@ -6,15 +6,17 @@ Leaving an iteration early, by whatever way, cancels what is under way.
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Sized
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyperpool.handoff.exchange import ResponseFuture
     from hyperpool.handoff.response import Response
+    from hyperpool.policy.progress import ProgressLike
 
 
-def in_order(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Iterator[Response]:
+def in_order(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Generator[Response, None, None]:
     """The responses in the order of their requests."""
     window: list[ResponseFuture] = []
     try:
@@ -35,7 +37,7 @@ def _take_first(window: list[ResponseFuture]) -> Response:
     return response
 
 
-def as_completed(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Iterator[Response]:
+def as_completed(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Generator[Response, None, None]:
     """The responses in the order in which they come."""
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     under_way: set[Any] = set()
@@ -57,3 +59,21 @@ def _take_done(done: queue.SimpleQueue[Any], under_way: set[Any]) -> Response:
     under_way.discard(future)
     response: Response = future.result()
     return response
+
+
+def told(
+    responses: Generator[Response, None, None], progress: ProgressLike, total: int | None
+) -> Generator[Response, None, None]:
+    """The same responses, with word of how many there were."""
+    from hyperpool.policy.progress import shown
+
+    with closing(responses), shown(progress, "requests", unit="") as tell:
+        tell(0, total)
+        for count, response in enumerate(responses, 1):
+            tell(count, total)
+            yield response
+
+
+def len_of(requests: Iterable[Any]) -> int | None:
+    """How many there will be, where they tell."""
+    return len(requests) if isinstance(requests, Sized) else None

@@ -16,20 +16,28 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import HTTPStatusError, HyperpoolError, LocalProtocolError, TooManyRedirects, TotalTimeout
 from hyperpool.handoff.exchange import Resend
+from hyperpool.handoff.hooks import tell
 from hyperpool.policy import cookies as cookie_rules
 from hyperpool.policy import redirects
 from hyperpool.policy.auth import Netrc
 from hyperpool.policy.cookies import Cookies
 from hyperpool.policy.courier import Courier
 from hyperpool.policy.retries import Retries, RetryBudget
-from hyperpool.policy.writing import Headers, names
+from hyperpool.policy.writing import Headers, names, without
 from hyperpool.values import Request, parse_url, without_userinfo
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.exchange import Informational, ResponseFuture
+    from hyperpool.handoff.hooks import Hooks
     from hyperpool.handoff.response import Response
     from hyperpool.handoff.source import Source
     from hyperpool.pool import ConnectionPool
+
+_EXPECT = frozenset(("expect",))
+
+
+def _expects_continue(request: Request) -> bool:
+    return any(name.lower() == "expect" and value.lower() == "100-continue" for name, value in request.headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Company:
     netrc: Netrc | None
     max_redirects: int
     closing: threading.Event
+    hooks: Hooks | None = None
 
 
 @dataclass(slots=True)
@@ -49,7 +58,8 @@ class Plan:
     """What the caller wants of one journey. Owned by the journey, which strikes out what other origins must not see.
 
     ``bare``: the headers before ``auth`` signed them. ``pairs``, ``under``: cookies without a domain, of the call and
-    of the client. ``jars``: the client's cookies, then those of the call's own jar.
+    of the client. ``jars``: the client's cookies, then those of the call's own jar. ``informational``: told of the 1xx
+    responses of each attempt.
     """
 
     request: Request
@@ -64,6 +74,7 @@ class Plan:
     cookies: Cookies
     pairs: cookie_rules.Pairs
     call_jar: Any
+    informational: Informational | None = None
 
 
 class Journey:
@@ -100,8 +111,16 @@ class Journey:
 
     # -- one attempt -----------------------------------------------------------------------------------------------
 
-    def send(self, review: Callable[[Any, Any], bool] | None = None) -> ResponseFuture:
+    def send(self, review: Callable[[Any, Any], bool]) -> ResponseFuture:
         """Submit the next attempt, as `ConnectionPool.submit` does. Raises what that raises, and TotalTimeout."""
+        return self.company.pool.submit(self._next_request(), review=review, **self._how())
+
+    def fetch(self) -> Response:
+        """Carry out the next attempt, as `ConnectionPool.fetch` does. Blocks. Raises its error, and TotalTimeout."""
+        response: Response = self.company.pool.fetch(self._next_request(), **self._how())
+        return response
+
+    def _next_request(self) -> Request:
         plan = self._plan
         request = self._with_cookies(plan.request)
         if self.attempts:
@@ -110,9 +129,18 @@ class Journey:
         elif plan.retries is not None:
             self.company.budget.earn(self._origin())
         self.attempts += 1
-        return self.company.pool.submit(
-            request, stream=plan.stream, made_at=plan.made_at, source=plan.source, review=review
-        )
+        if self.company.hooks is not None:
+            tell(self.company.hooks.request, request)
+        return request
+
+    def _how(self) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            "stream": plan.stream,
+            "made_at": plan.made_at,
+            "source": plan.source,
+            "informational": plan.informational,
+        }
 
     def _with_cookies(self, request: Request) -> Request:
         plan = self._plan
@@ -136,7 +164,18 @@ class Journey:
     # -- what came of it -------------------------------------------------------------------------------------------
 
     def stands(self, outcome: Response | BaseException) -> bool:
-        """Whether the outcome of the first attempt is the journey's own. Cheap, and no code of the caller."""
+        """Whether the outcome of the first attempt is the journey's own. Cheap; no code of the caller but its hook."""
+        its_own = self._is_final(outcome)
+        if its_own and self.company.hooks is not None:
+            self._tell_response(outcome, self.company.hooks)
+        return its_own
+
+    @staticmethod
+    def _tell_response(outcome: Response | BaseException, hooks: Hooks) -> None:
+        if not isinstance(outcome, BaseException):
+            tell(hooks.response, outcome)
+
+    def _is_final(self, outcome: Response | BaseException) -> bool:
         plan = self._plan
         if isinstance(outcome, BaseException):
             return plan.retries is None
@@ -145,7 +184,7 @@ class Journey:
             return False
         if plan.retries is not None and plan.retries.look_at(status):
             return False
-        if status == 401 and plan.auth is not None:
+        if (status == 401 and plan.auth is not None) or (status == 417 and _expects_continue(plan.request)):
             return False
         return not cookie_rules.are_set_by(outcome)
 
@@ -157,6 +196,8 @@ class Journey:
         if isinstance(outcome, BaseException):
             return self._after_error(outcome)
         outcome.came_after(self._history, self._resends, self._sent_at - self._began_at)
+        if self.company.hooks is not None:
+            self._tell_response(outcome, self.company.hooks)
         if cookie_rules.are_set_by(outcome):
             self._plan.cookies.extract(outcome)
         try:
@@ -175,6 +216,8 @@ class Journey:
             return self._redirect(response, to)
         if status == 401 and plan.auth is not None and self._meets_challenge(response):
             return 0.0
+        if status == 417 and _expects_continue(plan.request) and self._may_send_again:
+            return self._without_expectation()
         if plan.retries is not None and plan.retries.look_at(status) and plan.retries.asks_for(response):
             return self._after_status(response, plan.retries)
         return None
@@ -239,7 +282,7 @@ class Journey:
         """Whether there is a proof to send; one for each URL, so that a wrong password is no loop."""
         plan = self._plan
         answer = getattr(plan.auth, "answer", None)
-        if answer is None or self._proven or (plan.source is not None and not plan.source.replayable):
+        if answer is None or self._proven or not self._may_send_again:
             return False
         made = answer(plan.request, response)
         if made is None:
@@ -247,6 +290,21 @@ class Journey:
         plan.request, self._proven = made, True
         self._history.append(response)
         return True
+
+    # -- expectations ----------------------------------------------------------------------------------------------
+
+    def _without_expectation(self) -> float:
+        """RFC 9110 15.5.18: the server, or a proxy, knows no expectations; the request may go out again without."""
+        plan = self._plan
+        plan.request = dataclasses.replace(plan.request, headers=without(plan.request.headers, _EXPECT))
+        plan.bare = without(plan.bare, _EXPECT)
+        self._note_resend("417")
+        return 0.0
+
+    @property
+    def _may_send_again(self) -> bool:
+        source = self._plan.source
+        return source is None or source.replayable
 
     # -- retries ---------------------------------------------------------------------------------------------------
 
@@ -261,14 +319,14 @@ class Journey:
             raise self._with_count(error)
         if (why := self._why_not(delay_s)) is not None:
             raise self._with_count(error, why)
-        self._resends.append(Resend(type(error).__name__, self._spent_s()))
+        self._note_resend(type(error).__name__)
         return delay_s
 
     def _after_status(self, response: Response, retries: Retries) -> float | None:
         delay_s = retries.after_status(response)
         why = None if delay_s is None else self._why_not(delay_s)
         if delay_s is not None and why is None:
-            self._resends.append(Resend(str(response.status_code), self._spent_s()))
+            self._note_resend(str(response.status_code))
             return delay_s
         if not retries.raises_on_status:
             return None
@@ -276,10 +334,15 @@ class Journey:
         words = f"{request.method} {without_userinfo(request.url)} is answered {response.status_code}{self._count()}"
         raise HTTPStatusError(f"{words}{f', {why}' if why else ''}", response=response, **self._where(response))
 
+    def _note_resend(self, reason: str) -> None:
+        self._resends.append(Resend(reason, self._spent_s()))
+        if self.company.hooks is not None:
+            tell(self.company.hooks.retry, self._plan.request, self._resends[-1])
+
     def _why_not(self, delay_s: float) -> str | None:
         """Why a retry that Retry allows is not made; None where it is."""
-        source, total_s = self._plan.source, self._timeout.total
-        if source is not None and not source.replayable:
+        total_s = self._timeout.total
+        if not self._may_send_again:
             return "not sent again: its body cannot be replayed"
         if total_s is not None and self._spent_s() + delay_s >= total_s:
             return f"not sent again: Timeout.total={total_s:g} s would be over before"

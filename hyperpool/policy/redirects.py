@@ -28,6 +28,8 @@ _OF_THE_BODY = frozenset(
     )
 )
 
+_UNIX_AUTHORITY: Any = re.compile(r"[^:]+://[^/?#]*").match
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]").search  # urljoin would drop some of them silently
 
 
@@ -49,7 +51,7 @@ def next_url(url: str, to: str, **where: Any) -> str:
     if bad := _CONTROL(to):
         raise _refused(url, f"{bad[0]!r} stands in its Location", where)
     try:
-        joined = urllib.parse.urljoin(url, to)
+        joined = _joined(url, to)
         parse_url(joined)  # first: without its user, a URL that should confuse looks innocent
         joined = without_userinfo(joined)
     except ValueError as cause:  # InvalidURL is one too
@@ -58,6 +60,24 @@ def next_url(url: str, to: str, **where: Any) -> str:
     # RFC 9110 10.2.2: a Location without a fragment inherits that of the request.
     fragment = urllib.parse.urldefrag(url).fragment
     return joined if "#" in to or not fragment else f"{joined}#{fragment}"
+
+
+def _joined(url: str, to: str) -> str:
+    """The Location resolved against the URL. Raises ValueError for what is none, and where it names a Unix socket.
+
+    What listens on Unix sockets trusts those who can reach them: which one is asked is never the server's to say.
+    """
+    if to[:10].lower() == "http+unix:":
+        raise InvalidURL("it leads to a Unix socket")
+    uds = parse_url(url).origin.uds
+    if uds is None:
+        return urllib.parse.urljoin(url, to)
+    # Such a server knows itself as "localhost", which is no place elsewhere.
+    prefix, here = url[: _UNIX_AUTHORITY(url).end()], "http://localhost"
+    joined = urllib.parse.urljoin(f"{here}{url[len(prefix) :]}", to)
+    parts = urllib.parse.urlsplit(joined)
+    is_here = (parts.scheme, parts.netloc) == ("http", "localhost")
+    return prefix + joined[len(here) :] if is_here else joined
 
 
 def _refused(url: str, why: str, where: dict[str, Any]) -> RemoteProtocolError:
@@ -79,8 +99,10 @@ def redirected(request: Request, status: int, url: str) -> Request:
     """The request to send in answer to a redirect, to the same origin."""
     method = next_method(status, request.method)
     if method == request.method:
-        return replace(request, url=url)
-    return replace(request, url=url, method=method, content=None, headers=without(request.headers, _OF_THE_BODY))
+        return replace(request, url=url, target=None)
+    return replace(
+        request, url=url, target=None, method=method, content=None, headers=without(request.headers, _OF_THE_BODY)
+    )
 
 
 def estranged(request: Request) -> Request:

@@ -155,6 +155,11 @@ class Retries:
         return float(wait_s or self._retry.get_backoff_time())
 
     @property
+    def left(self) -> Retry:
+        """What may still be done."""
+        return self._retry
+
+    @property
     def raises_on_status(self) -> bool:
         """Whether a status that stays is an error."""
         return bool(self._retry.raise_on_status)

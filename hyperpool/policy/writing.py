@@ -53,9 +53,30 @@ def merged(under: Headers, over: HeadersLike) -> Headers:
     return kept + tuple((name, text(value)) for name, value in pairs if value is not None)
 
 
+def pairs(given: HeadersLike) -> list[tuple[str, Any]]:
+    """What a caller gives as headers, as pairs; None as a value stays, since it removes a field of the client's."""
+    items = given.items() if isinstance(given, Mapping) else given or ()
+    return [(text(name), value) for name, value in items]
+
+
 def names(headers: Headers, wanted: str) -> bool:
     """Whether a field of this name, in lower case, is among them."""
     return any(name.lower() == wanted for name, _ in headers)
+
+
+def announcing(headers: Headers, trailers: Any) -> Headers:
+    """The headers of a request with trailers, which are named before where that is possible (RFC 9110 6.6.2).
+
+    Raises LocalProtocolError where they declare a length: what follows a body is sent in chunks (RFC 9112 7.1.2).
+    """
+    if names(headers, "content-length"):
+        raise LocalProtocolError(
+            "trailers= needs a body without Content-Length: leave that header out (RFC 9112 7.1.2)"
+        )
+    if callable(trailers) or not trailers or names(headers, "trailer"):
+        return headers
+    given = trailers if isinstance(trailers, Mapping) else [name for name, _ in trailers]
+    return (*headers, ("Trailer", ", ".join(dict.fromkeys(text(name) for name in given))))
 
 
 def without(headers: Headers, unwanted: frozenset[str]) -> Headers:

@@ -39,7 +39,8 @@ class RequestHead:
     """A request head that has passed every check of `fields`. Immutable.
 
     ``fields`` keep the caller's order and spelling; the HTTP/2 codec lowers the names. ``body_bytes``: declared length
-    of the body, None when it is unknown, 0 when there is none.
+    of the body, None when it is unknown, 0 when there is none. ``expects_continue``: the body waits for the server's
+    word (RFC 9110 10.1.1).
     """
 
     method: bytes
@@ -48,6 +49,7 @@ class RequestHead:
     target: bytes
     fields: tuple[tuple[bytes, bytes], ...]
     body_bytes: int | None = 0
+    expects_continue: bool = False
 
 
 @dataclass(slots=True)
@@ -173,6 +175,8 @@ class Codec(Protocol):
     def open(self, head: RequestHead, *, end: bool) -> int: ...
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None: ...
+
+    def trail(self, stream_id: int, fields: Fields) -> None: ...
 
     def receive(self, data: bytes) -> list[Event]: ...
 

@@ -42,6 +42,19 @@ _ANTICIPATES_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 _NEVER_INDEXED = frozenset({b"authorization", b"proxy-authorization"})
 _SHORT_COOKIE_BYTES = 20
 
+# RFC 9110 6.5.1: what frames, routes, conditions, authenticates or describes a message cannot come after its body.
+# Those with a rule of their own (`_RULES`) are among them.
+_NOT_BEHIND = frozenset(
+    (
+        *(b"cache-control", b"max-forwards", b"pragma", b"range", b"if-match", b"if-none-match", b"if-modified-since"),
+        *(b"if-unmodified-since", b"if-range", b"authorization", b"proxy-authorization", b"proxy-authenticate"),
+        *(b"www-authenticate", b"cookie", b"set-cookie", b"content-encoding", b"content-type", b"content-range"),
+        *(b"trailer", b"http2-settings"),
+    )
+)
+
+_CONTINUE = b"100-continue"  # RFC 9110 10.1.1: the only expectation there is
+
 # 18 digits are an exabyte less one; int() of a longer one is quadratic, and refused by CPython beyond 4,300.
 _LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
 
@@ -94,7 +107,22 @@ def prepare_head(
     except LocalProtocolError as error:
         error.origin = str(url.origin)
         raise
-    return RequestHead(verb, scheme, draft.authority or authority, target, tuple(draft.fields), body_bytes)
+    expects = draft.expects_continue and _settle_expectation(draft, body_bytes)
+    return RequestHead(verb, scheme, draft.authority or authority, target, tuple(draft.fields), body_bytes, expects)
+
+
+def prepare_trailers(given: Iterable[tuple[str | bytes, str | bytes]]) -> list[tuple[bytes, bytes]]:
+    """Check the fields that go out behind a body, and bring them into the form that both codecs write (RFC 9110 6.5).
+
+    Raises LocalProtocolError: beside what no field may be, for those that somebody acts on before the body is there.
+    """
+    fields = []
+    for name, value in given:
+        spelling, rule = _name(name)
+        if rule is not None or spelling.lower() in _NOT_BEHIND:
+            raise _local(f"trailer {name!r}: belongs to the head, where recipients look for it (RFC 9110 6.5.1)")
+        fields.append((spelling.lower(), _value(name, value)))
+    return fields
 
 
 def forwarded(head: RequestHead, proxy: Proxy, *, http2: bool) -> RequestHead:
@@ -232,6 +260,7 @@ class _Draft:
     authority: bytes | None = None
     declared_bytes: int | None = None
     chunked: bool = False
+    expects_continue: bool = False
 
 
 _Rule = Callable[[_Draft, bytes, bytes], None]
@@ -376,6 +405,11 @@ def _te(draft: _Draft, name: bytes, value: bytes) -> None:
     draft.fields += ((name, value), (b"Connection", b"TE"))
 
 
+def _expect(draft: _Draft, name: bytes, value: bytes) -> None:
+    draft.expects_continue |= value.lower() == _CONTINUE
+    draft.fields.append((name, value))
+
+
 def _upgrade(draft: _Draft, name: bytes, value: bytes) -> None:
     raise _local(f"header 'Upgrade': cannot switch to {_short(value)} on a shared connection (RFC 9110 7.8)")
 
@@ -390,6 +424,7 @@ _RULES: dict[bytes, _Rule] = {
     b"transfer-encoding": _transfer_encoding,
     b"connection": _connection,
     b"te": _te,
+    b"expect": _expect,
     b"upgrade": _upgrade,
     b"keep-alive": _drop,
     b"proxy-connection": _drop,
@@ -409,6 +444,13 @@ def _frame(draft: _Draft, verb: bytes, body_bytes: int | None) -> int | None:
         what = f"{declared} declared, but the body has {body_bytes} bytes"
         raise _local(f"header 'Content-Length': {what}; leave it out, it is added for you (RFC 9110 8.6)")
     return declared
+
+
+def _settle_expectation(draft: _Draft, body_bytes: int | None) -> bool:
+    """Whether the body waits for 100 (Continue). Without a body nobody may ask for that (RFC 9110 10.1.1)."""
+    if body_bytes == 0:
+        draft.fields = [field for field in draft.fields if field[0].lower() != b"expect"]
+    return body_bytes != 0
 
 
 # --- small parts -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ each stream.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from hyperpool.errors import RemoteProtocolError
@@ -90,6 +91,9 @@ _BUDGETS = {
 }
 
 
+_LENGTH_KIND_FLAGS = struct.Struct(">HBBB")
+
+
 class _Bucket:
     """The tokens of one budget.
 
@@ -160,6 +164,12 @@ class FrameGuard:
         at = self._skip_bytes
         size = len(data)
         while at < size:
+            if not (self._head or self._first) and size - at >= HEAD_BYTES:
+                high, low, kind, flags = _LENGTH_KIND_FLAGS.unpack_from(data, at)
+                length = high << 8 | low
+                if kind == _DATA and 0 < length <= self._max_frame_bytes and not flags & _PADDED:
+                    at += HEAD_BYTES + length  # nothing to be said about it, and nearly all bytes are in such frames
+                    continue
             # With the byte behind it, which says how much of a padded frame is padding.
             head = self._head + data[at : at + HEAD_BYTES + 1 - len(self._head)]
             if len(head) < HEAD_BYTES or (len(head) == HEAD_BYTES and _is_padded_data(head)):

@@ -83,6 +83,11 @@ class H1Codec:
         if end:
             self._send(h11.EndOfMessage)
 
+    def trail(self, stream_id: int, fields: ours.Fields) -> None:
+        """End a body of unknown length with trailers (RFC 9112 7.1.2)."""
+        assert stream_id == self._exchange, "HTTP/1.1 carries one exchange at a time"
+        self._send(h11.EndOfMessage, headers=fields)
+
     def _send(self, kind: Callable[..., Any], **values: Any) -> None:
         try:
             self._out += self._machine.send_with_data_passthrough(kind(**values)) or ()

@@ -24,7 +24,8 @@ from hyperpool.protocol import events as ours
 from hyperpool.protocol.fields import head_fields_for_h2, parse_status
 from hyperpool.protocol.frame_guard import FrameGuard
 from hyperpool.protocol.frame_log import frame_log
-from hyperpool.protocol.h2_machine import CutShort, Machine
+from hyperpool.protocol.h2_machine import CutShort
+from hyperpool.protocol.h2_quick import QuickMachine
 
 if TYPE_CHECKING:
     from hyperpool.values import Limits
@@ -65,7 +66,7 @@ class H2Codec:
         self.failure: HyperpoolError | None = None
         self.settings_received = False
         self.settings_acknowledged = False
-        self._machine = machine = Machine()
+        self._machine = machine = QuickMachine()
         self._guard = FrameGuard(max_frame_bytes=MAX_FRAME_BYTES, max_block_bytes=limits.max_header_bytes)
         self._log = frame_log()
         codes = h2.settings.SettingCodes
@@ -95,16 +96,17 @@ class H2Codec:
 
     def open(self, head: ours.RequestHead, *, end: bool) -> int:
         """Send a request head; the id of its stream (RFC 9113 5.1.1). The caller has seen that a slot is free."""
-        machine = self._machine
-        stream_id = machine.get_next_available_stream_id()
-        machine.send_headers(stream_id, head_fields_for_h2(head), end_stream=end)
         self._guard.streams += 1
-        return stream_id
+        return self._machine.send_request(head_fields_for_h2(head), end=end)
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
         """Send one DATA frame, of no more than `send_capacity` bytes."""
         self._machine.send_data(stream_id, data, end_stream=end)
         self._guard.data_frames += 1
+
+    def trail(self, stream_id: int, fields: ours.Fields) -> None:
+        """End a body with trailers (RFC 9113 8.1), which no window bounds."""
+        self._machine.send_headers(stream_id, fields, end_stream=True)
 
     def send_capacity(self, stream_id: int) -> int:
         """Bytes that one DATA frame of this stream may carry now; 0 or less while a window is shut (RFC 9113 6.9.2)."""
@@ -184,8 +186,9 @@ class H2Codec:
         heard, self._machine.heard = self._machine.heard, []
         events: list[ours.Event] = []
         for event in heard:
-            translate = _TRANSLATE.get(event.__class__)
-            if translate is not None:
+            if event.__class__ in _OURS:
+                events.append(event)  # type: ignore[arg-type]
+            elif (translate := _TRANSLATE.get(event.__class__)) is not None:
                 translate(self, event, events)
         return events
 
@@ -269,6 +272,9 @@ def _split_status(fields: list[tuple[bytes, bytes]]) -> tuple[int, ours.Fields]:
     # h2 has seen that :status is there, alone and before the fields (RFC 9113 8.3.2).
     return parse_status(fields[0][1]), [(name, value) for name, value in fields[1:]]
 
+
+# What the machine says in our words already.
+_OURS = frozenset((ours.Head, ours.Data, ours.End))
 
 _TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
     h2.events.ResponseReceived: H2Codec._on_response,

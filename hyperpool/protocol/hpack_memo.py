@@ -7,14 +7,15 @@ it anew would give the same fields and leave the same dynamic table behind (RFC 
 - a block that refers to no dynamic entry means the same whatever the table holds; what it adds is added again;
 - a block that does refer to one means the same while the table is the same, which a version number tells.
 
-The encoder side is simpler: a field list that is encoded entirely by reference leaves the table as it is, so its bytes
-stand until the table changes.
+The encoder side remembers fields, not blocks: most of what a request says was said by the one before. A reference to
+the table stands until the table changes, so the table is kept from changing all the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import hpack
 from hpack.table import HeaderTable
@@ -22,6 +23,9 @@ from hpack.table import HeaderTable
 # Different blocks that are remembered on a connection; when they are more, the server does not repeat itself and the
 # memory starts anew. Each is bounded by what the peer may send as one block.
 MEMO_BLOCKS = 256
+# What all requests to an origin say alike, nearly always.
+_SAID_BY_ALL = frozenset({b":authority", b"user-agent", b"accept", b"accept-encoding", b"accept-language"})
+_NOT_INDEXED = b"\x00"  # RFC 7541 6.2.2
 # A longer block is rare, and not worth its memory.
 MEMO_BLOCK_BYTES = 4 << 10
 
@@ -58,11 +62,21 @@ class _WatchedTable(HeaderTable):
         self.added.append((name, value))
         super().add(name, value)
 
-    def add_again(self, entries: list[Entry]) -> None:
-        """What a remembered block adds; that it does so is known already."""
+    def has_room_for(self, name: bytes, value: bytes) -> bool:
+        """Whether it can be added without another's being dropped (RFC 7541 4.1, 4.4)."""
+        return self._current_size + len(name) + len(value) + 32 <= self._maxsize
+
+    def add_again(self, entries: list[Entry]) -> bool:
+        """What a remembered block adds; whether the table differs afterwards from what it was.
+
+        A full table to which the same block was added again and again pushes out what it takes in.
+        """
+        before = list(self.dynamic_entries)
         for name, value in entries:
-            self.version += 1
             super().add(name, value)
+        changed = before != list(self.dynamic_entries)
+        self.version += changed
+        return changed
 
     @property
     def maxsize(self) -> int:
@@ -76,12 +90,19 @@ class _WatchedTable(HeaderTable):
         HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
 
 
-class _Known(NamedTuple):
-    """What a block meant. ``version`` is None where that does not depend on the table."""
+@dataclass(slots=True)
+class Known:
+    """What a block meant. ``version`` is None where that does not depend on the table.
+
+    ``judged``: what somebody has found out about its fields, for as long as they are remembered. ``settled_at``: the
+    table's version that it leaves as it is.
+    """
 
     fields: list[Any]
     added: list[Entry]
     version: int | None
+    judged: Any = None
+    settled_at: int = -1
 
 
 class MemoDecoder(hpack.Decoder):
@@ -93,15 +114,25 @@ class MemoDecoder(hpack.Decoder):
     def __init__(self) -> None:
         super().__init__()
         self.header_table: _WatchedTable = _WatchedTable()
-        self._known: dict[bytes, _Known] = {}
+        self._known: dict[bytes, Known] = {}
+
+    def known(self, data: bytes) -> Known | None:
+        """What this block means now, if that is remembered. `repeat` is to be called if it is taken."""
+        known = self._known.get(data)
+        return known if known is not None and known.version in (None, self.header_table.version) else None
+
+    def repeat(self, known: Known) -> None:
+        """The block has come again: the table changes as it did before."""
+        table = self.header_table
+        if known.added and known.settled_at != table.version and not table.add_again(known.added):
+            known.settled_at = table.version
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
         """See hpack."""
-        known = self._known.get(data)
-        table = self.header_table
-        if known is not None and known.version in (None, table.version):
-            table.add_again(known.added)
+        if known := self.known(data):
+            self.repeat(known)
             return known.fields
+        table = self.header_table
         table.begin_block()
         version = table.version
         fields = list(super().decode(data, raw))
@@ -114,20 +145,24 @@ class MemoDecoder(hpack.Decoder):
             return
         if len(self._known) >= MEMO_BLOCKS:
             self._known.clear()
-        self._known[data] = _Known(fields, table.added, version if table.referred else None)
+        self._known[data] = Known(fields, table.added, version if table.referred else None)
 
 
 class MemoEncoder(hpack.Encoder):
-    """hpack's encoder with a memory.
+    """hpack's encoder with a memory for fields, and an eye for those that come again.
 
-    Owned by the loop thread.
+    Owned by the loop thread. What every request says enters the table at once. Any other field does so when it comes
+    for the second time, and while there is room: paths that differ would push out what is of use, and each change of
+    the table makes the remembered references worthless.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.header_table: _WatchedTable = _WatchedTable()
-        self._known: dict[tuple[Any, ...], bytes] = {}
+        # Field -> what stands for it while the table is as it is; and those that came once.
+        self._references: dict[Entry, bytes] = {}
         self._version = 0
+        self._seen: set[Entry] = set()
 
     @property
     def header_table_size(self) -> int:
@@ -145,22 +180,38 @@ class MemoEncoder(hpack.Encoder):
         self.table_size_changes = [smallest] if smallest == size_bytes else [smallest, size_bytes]
 
     def encode(self, headers: Any, huffman: bool = True) -> bytes:
-        """See hpack."""
+        """See hpack. ``headers``: tuples, and `hpack.NeverIndexedHeaderTuple` for secrets."""
         table = self.header_table
+        parts = []
+        if table.resized:
+            parts.append(self._encode_table_size_change())
+            table.resized = False
         if table.version != self._version:
-            self._known.clear()
-            self._version = table.version
-        key = tuple(headers)
-        block = self._known.get(key)
-        if block is None:
-            # A block that begins with the table's new size says so once (RFC 7541 4.2).
-            lasting = not table.resized and len(self._known) < MEMO_BLOCKS and _all_indexable(key)
-            block = super().encode(key, huffman)
-            if lasting and table.version == self._version:
-                self._known[key] = block
-        return block
+            self._forget_references()  # its size has changed
+        references = self._references
+        parts.extend(references.get(field) or self._represent(field, huffman) for field in headers)
+        return b"".join(parts)
 
+    def _forget_references(self) -> None:
+        self._references.clear()
+        self._version = self.header_table.version
 
-def _all_indexable(fields: tuple[Any, ...]) -> bool:
-    # Secrets are never kept: hpack's never-indexed tuples compare equal to plain ones. A third part marks one as well.
-    return not any(isinstance(field, hpack.NeverIndexedHeaderTuple) or len(field) > 2 for field in fields)
+    def _represent(self, field: Any, huffman: bool) -> bytes:
+        if isinstance(field, hpack.NeverIndexedHeaderTuple):
+            return self.add(field, True, huffman)
+        name, value = field
+        table = self.header_table
+        match = table.search(name, value)
+        if match is not None and match[2] is not None:
+            reference = self._references[field] = self._encode_indexed(match[0])
+            return reference
+        if name in _SAID_BY_ALL or (field in self._seen and table.has_room_for(name, value)):
+            part = self.add(field, False, huffman)
+            self._forget_references()
+            return part
+        if len(self._seen) >= MEMO_BLOCKS:
+            self._seen.clear()
+        self._seen.add(field)
+        if match is None:
+            return self._encode_literal(name, value, _NOT_INDEXED, huffman)
+        return self._encode_indexed_literal(match[0], value, _NOT_INDEXED, huffman)

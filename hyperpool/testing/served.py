@@ -149,7 +149,8 @@ class ServedConnection:
         self._wake_reader.setblocking(False)
         self._selector.register(self._wake_reader, selectors.EVENT_READ)
         self._sock.setblocking(False)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._sock.family != getattr(socket, "AF_UNIX", None):
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._service.tls_context is not None:
             self._is_shaking = True
             self._sock = self._service.tls_context.wrap_socket(

@@ -8,6 +8,7 @@ after `close`: no thread, no socket.
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import socket
 import ssl
@@ -45,6 +46,7 @@ class Server:
     ``handler``: answers what no route matches; None gives `paths.DEFAULT_PATHS`. ``names``: what the certificate is
     for. ``certificate``: (certificate PEM, key PEM) to show instead. ``authority``: a CA to share between servers.
     ``client_ca_pem``: demand client certificates of this CA. ``h2_settings``: further SETTINGS by number.
+    ``uds``: listen on a Unix socket of this path in place of a port; `close` removes it.
     ``upgrades``: in plaintext, go on in HTTP/2 where a request over HTTP/1.1 asks for it (RFC 7540 3.2).
     """
 
@@ -66,6 +68,7 @@ class Server:
         max_frame_bytes: int = 16_384,
         h2_settings: Mapping[int, int] | None = None,
         upgrades: bool = True,
+        uds: str | None = None,
     ) -> None:
         options = Options(
             tls=tls,
@@ -84,6 +87,7 @@ class Server:
             self.tls_context.load_verify_locations(cadata=client_ca_pem.decode())
             self.tls_context.verify_mode = ssl.CERT_REQUIRED
         self._host = host
+        self._uds = uds
         self._routes: dict[str, Handler] = {} if handler else dict(DEFAULT_PATHS)
         self._rest = handler or describe
         self._log = Logbook()
@@ -112,14 +116,26 @@ class Server:
 
     def start(self) -> Server:
         """Bind and accept; returns the server itself."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        self._listener = socket.create_server((self._host, 0), family=family, backlog=512)
-        self._port = self._listener.getsockname()[1]
+        self._listener = self._listen()
+        self._port = 0 if self._uds else self._listener.getsockname()[1]
         self._listener.setblocking(False)
         self._stop_reader, self._stop_writer = socket.socketpair()
         self._accepting = threading.Thread(target=self._accept, name="accepting", daemon=True)
         self._accepting.start()
         return self
+
+    def _listen(self) -> socket.socket:
+        if self._uds is None:
+            family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+            return socket.create_server((self._host, 0), family=family, backlog=512)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(self._uds)
+            listener.listen(512)
+        except OSError:
+            listener.close()
+            raise
+        return listener
 
     def close(self) -> None:
         """Close every socket and join every thread. Blocks up to `CLOSE_S` for handlers; safe to repeat."""
@@ -131,6 +147,9 @@ class Server:
         self._accepting.join()
         for sock in (self._listener, self._stop_reader, self._stop_writer):
             sock.close()
+        if self._uds is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._uds)
         for connection in self._connections:
             connection.stop()
         late = [repr(connection) for connection in self._connections if not connection.join(CLOSE_S)]
@@ -177,7 +196,10 @@ class Server:
     @property
     def origin(self) -> str:
         """Scheme, the name "localhost" and port: the address is the one of ``host``, which a client must reach."""
-        return f"{'https' if self._service.options.tls else 'http'}://localhost:{self._port}"
+        scheme = "https" if self._service.options.tls else "http"
+        if self._uds is not None:  # the port is the scheme's own: nothing listens there
+            return f"{scheme}://localhost"
+        return f"{scheme}://localhost:{self._port}"
 
     @property
     def ca_pem(self) -> bytes:

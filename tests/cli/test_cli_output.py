@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import sys
 from typing import Any
 
@@ -156,6 +157,8 @@ class TestStats:
         assert (rows["version"], rows["status"], rows["resent"]) == ("HTTP/2", "200", "0")
         assert rows["body"].endswith("s, 12,345 bytes")
         assert rows["pool"] == f"{server.origin}: 1 connection, 1 request"
+        phases = re.sub(r"[0-9.]+ s", "? s", rows["connected"].removeprefix(f"{server.origin}: "))
+        assert phases == "dns ? s, tcp ? s, tls ? s (TLSv1.3)"
         assert done.out == pattern(12_345)
 
     def test_a_coded_body_is_called_so(self, kit: Kit) -> None:

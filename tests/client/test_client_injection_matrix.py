@@ -1,4 +1,4 @@
-"""Fifteen shapes of injection, in five places, on both versions: refused in the caller, and nobody was even connected to.
+"""Fifteen shapes of injection, in five places, on both versions: refused in the caller, and no socket opened.
 
 test_client_injection.py has what is particular to each place; here every shape goes to every place.
 """

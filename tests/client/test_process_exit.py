@@ -28,11 +28,11 @@ client = hyperpool.Client(verify=ca if origin.startswith("https") else True)
 class Stopped(BaseException):
     pass
 
-def waiting(thread, call):
-    # Until the thread stands in this call.
+def waiting(thread, *calls):
+    # Until the thread stands in one of these calls.
     def inside(frame):
         while frame is not None:
-            if frame.f_code.co_name == call:
+            if frame.f_code.co_name in calls:
                 return True
             frame = frame.f_back
         return False
@@ -43,8 +43,13 @@ def waiting(thread, call):
 both = pytest.mark.parametrize("wire", [H2_TLS, H1_PLAIN], ids=str)
 
 
-def runs(kit: Kit, folder: Path, wire: Wire, program: str) -> tuple[Any, subprocess.CompletedProcess[str]]:
+def runs(
+    kit: Kit, folder: Path, wire: Wire, program: str, *, routes: dict[str, Any] | None = None
+) -> tuple[Any, subprocess.CompletedProcess[str]]:
+    """Run the program; the server that it talked to, and how it ended."""
     server = kit.server(wire, errors_expected=True)
+    for path, handler in (routes or {}).items():
+        server.route(path)(handler)
     ca = folder / "ca.pem"
     ca.write_bytes(AUTHORITY.ca_pem)
     path = folder / "program.py"

@@ -212,7 +212,7 @@ def test_after_close_nothing_is_left_and_nothing_is_taken(server: Server) -> Non
     assert get(pool, server.url("/")).result().ok
     pool.close()
     assert not loop_threads() and pool.closed
-    assert pool.stats() == ({}, 0, 0, 0, 0)
+    assert pool.stats() == ({}, 0, 0, 0, 0, 0)
     with pytest.raises(PoolClosed):
         get(pool, server.url("/"))
     pool.close()

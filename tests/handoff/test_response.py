@@ -157,7 +157,8 @@ class TestText:
         assert (response.encoding, response.text) == ("latin-1", "\u00e9")
 
     def test_foreign_bytes_are_replaced(self) -> None:
-        assert make_response([b"a\xff"]).text == "a\ufffd"
+        fields = [(b"content-type", b"text/plain; charset=utf-8")]
+        assert make_response([b"a\xff"], fields=fields).text == "a\ufffd"
 
     @pytest.mark.parametrize(
         "charset", [b"nonsense", b"zlib", b"rot13", b"hex", b"idna", b"punycode", b"undefined", b"..", b"\xe9"]

@@ -1,0 +1,114 @@
+"""Request bodies that an async iterable gives.
+
+The iterable runs in the event loop of the request, as a task of its own: an upload goes on while the response is being
+read. It is asked for the next piece only while the pipe to the I/O thread has room, so it is never further ahead of the
+wire than ``Limits.upload_buffer_bytes`` and one piece. No thread is used for that: the pipe calls when it has room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterable, Callable
+from typing import Any
+
+from hyperpool.aio.waiting import room_in
+from hyperpool.errors import HyperpoolError, LocalProtocolError
+from hyperpool.handoff.body import Upload, UploadPipe
+from hyperpool.handoff.source import as_bytes
+
+
+class AsyncSource:
+    """A body from an async iterable; sent again where that gives a fresh iterator each time, as no generator does.
+
+    Made in a coroutine. I/O threads open and abandon it; everything else happens in the coroutine's event loop.
+    """
+
+    def __init__(self, content: AsyncIterable[Any], *, length_bytes: int | None = None) -> None:
+        self.length_bytes = length_bytes
+        self._content = content
+        self._repeatable = not hasattr(content, "__anext__")
+        self._event_loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._is_opened = False
+        self._is_over = False
+        self._task: asyncio.Task[None] | None = None
+
+    def claim(self) -> AsyncSource:
+        """This source: it was made for one request."""
+        return self
+
+    # -- on an I/O thread ------------------------------------------------------------------------------------------
+
+    @property
+    def replayable(self) -> bool:
+        """Whether `open` gives the whole body (again)."""
+        return self._repeatable or not self._is_opened
+
+    def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Upload:
+        """Have a task begin that fills a pipe."""
+        assert self.replayable, "L9: a body that cannot be replayed is sent once"
+        self._is_opened = True
+        pipe = UploadPipe(capacity_bytes=capacity_bytes, notify=notify)
+        if not self._tell(self._begin, pipe):
+            pipe.fail(HyperpoolError("the event loop of the request's body was closed before the body could be sent"))
+        return pipe
+
+    def abandon(self) -> None:
+        """The exchange is over: nobody wants the rest."""
+        self._tell(self._cancel)
+
+    def abandon_in_child(self) -> None:
+        """After a fork, in the child: the task is the parent's."""
+
+    def _tell(self, act: Callable[..., None], *arguments: Any) -> bool:
+        try:
+            self._event_loop.call_soon_threadsafe(act, *arguments, context=self._context)
+        except RuntimeError:
+            return False  # the event loop was closed, and its tasks with it
+        return True
+
+    # -- in the event loop -----------------------------------------------------------------------------------------
+
+    def _begin(self, pipe: UploadPipe) -> None:
+        self._cancel()
+        if not self._is_over:
+            self._task = self._event_loop.create_task(self._upload(pipe, self._task))
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _upload(self, pipe: UploadPipe, former: asyncio.Task[None] | None) -> None:
+        try:
+            if former is not None:
+                # It may be in the middle of a step of the same iterable.
+                await asyncio.wait([former])
+            await self._feed(pipe)
+        except asyncio.CancelledError:
+            pipe.fail(LocalProtocolError("the task that gives the request's body was cancelled"))
+        except BaseException as error:  # whatever the caller's code raises belongs to the task that waits (L5)
+            pipe.fail(error)
+        else:
+            pipe.finish()
+
+    async def _feed(self, pipe: UploadPipe) -> None:
+        pieces = aiter(self._content)
+        try:
+            async for piece in pieces:
+                data = as_bytes(piece)
+                await room_in(pipe)
+                if not pipe.feed(data):
+                    return
+        finally:
+            if hasattr(pieces, "aclose"):
+                await pieces.aclose()
+
+    async def end(self) -> None:
+        """Let the body go, and wait until the caller's iterable was closed."""
+        self._is_over = True
+        if asyncio.get_running_loop() is not self._event_loop:
+            self._tell(self._cancel)
+        elif self._task is not None and self._task is not asyncio.current_task():
+            self._cancel()
+            await asyncio.wait([self._task])

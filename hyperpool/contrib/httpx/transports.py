@@ -1,0 +1,269 @@
+"""The transports: one for threads, one for event loops, over the same pool where they are given the same one."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+
+from hyperpool.aio.client import ready
+from hyperpool.aio.uploads import AsyncSource
+from hyperpool.aio.waiting import Turns, outcome_of, take
+from hyperpool.contrib.httpx import sending
+from hyperpool.contrib.httpx.errors import as_httpx_raises, may_try_again
+from hyperpool.contrib.httpx.sending import LimitsLike, ProxyLike
+from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.exchange import ResponseFuture
+from hyperpool.handoff.futures import result_or_cancel
+from hyperpool.handoff.response import Response
+from hyperpool.pool import ConnectionPool
+from hyperpool.values import Origin, Route, TlsSettings
+
+# Seconds before the second of ``retries``, which double with each further one; before the first there is none.
+_BACKOFF_S = 0.5
+
+# Settings for ``sni_hostname`` that are remembered: each comes to hold a CA bundle, about 1 MB.
+_REMEMBERED = 64
+
+
+class Transport:
+    """What both transports are made of: a pool, and the way to it.
+
+    Shared; single dictionary operations only, so it needs no lock.
+
+    verify, cert, http1, http2: as in `hyperpool.Client`. trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR count; the
+        environment's proxies do not, as with httpx's own transports.
+    limits: ``httpx.Limits`` or `hyperpool.Limits`. proxy: a URL, an ``httpx.Proxy``, or a `hyperpool.values.Proxy`.
+    retries: how often a connection that cannot be made is tried again; what may have been sent never is.
+    pool: a `ConnectionPool` to use, which stays open after `close`; what says how to connect is its own then.
+    """
+
+    def __init__(
+        self,
+        verify: Any = True,
+        cert: Any = None,
+        *,
+        trust_env: bool = True,
+        http1: bool = True,
+        http2: bool = True,
+        limits: LimitsLike = None,
+        proxy: ProxyLike = None,
+        retries: int = 0,
+        pool: ConnectionPool | None = None,
+    ) -> None:
+        own = (verify, cert, trust_env, http1, http2, limits, proxy)
+        if pool is not None and own != (True, None, True, True, True, None, None):
+            raise ValueError("what says how to connect is the pool's own: give it to that")
+        self._owns_pool = pool is None
+        self._pool = pool or ConnectionPool(
+            limits=sending.as_limits(limits),
+            verify=verify,
+            cert=cert,
+            http1=http1,
+            http2=http2,
+            proxy={"all": sending.as_proxy(proxy)},
+            trust_env=trust_env,
+        )
+        self._retries = retries
+        self._special_tls: dict[tuple[TlsSettings, str], TlsSettings] = {}
+
+    @property
+    def pool(self) -> ConnectionPool:
+        """The `ConnectionPool` that carries the requests."""
+        return self._pool
+
+    def _submit(self, request: httpx.Request, content: Any) -> ResponseFuture:
+        """Begin a request; it resolves at the head. Its response may be forgotten: httpx closes what it gives."""
+        origin = sending.origin_of(request.url)
+        made = sending.as_request(request, origin, content)
+        return self._pool.submit(made, stream=True, made_at=None, route=self._route(origin, request.extensions))
+
+    def _route(self, origin: Origin, extensions: Any) -> Route:
+        route, name = self._pool.route(origin), extensions.get("sni_hostname")
+        if not name or origin.scheme == "http" or name == origin.host:
+            return route
+        return dataclasses.replace(route, tls=self._tls_for(route.tls, name))
+
+    def _tls_for(self, tls: TlsSettings, name: str) -> TlsSettings:
+        """The same object for the same name: connections are shared by the equality of their settings."""
+        found = self._special_tls.get((tls, name))
+        if found is None:
+            if len(self._special_tls) >= _REMEMBERED:
+                self._special_tls.clear()
+            found = self._special_tls.setdefault((tls, name), sending.with_server_name(tls, name))
+        return found
+
+    def _delay_s(self, error: HyperpoolError, attempts: int) -> float | None:
+        """Seconds to wait before the next attempt to connect; None where there is none."""
+        if attempts > self._retries or not may_try_again(error):
+            return None
+        return 0.0 if attempts == 1 else _BACKOFF_S * 2 ** (attempts - 2)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._pool!r}>"
+
+
+def _as_httpx(response: Response, stream: Any, trailers: list[tuple[bytes, bytes]]) -> httpx.Response:
+    extensions: dict[str, Any] = {
+        "http_version": response.http_version.encode("ascii"),
+        # Empty until the body has been read to its end.
+        "trailing_headers": trailers,
+    }
+    if response.stream_id is None:
+        extensions["reason_phrase"] = response.reason.encode("latin-1")
+    else:
+        extensions["stream_id"] = response.stream_id
+    return httpx.Response(response.status_code, headers=list(response.raw_fields), stream=stream, extensions=extensions)
+
+
+class _Body:
+    """What the bodies of both kinds of response share. Owned by its one reader."""
+
+    def __init__(self, response: Response, request: httpx.Request) -> None:
+        self._response = response
+        self._request = request
+        self.trailers: list[tuple[bytes, bytes]] = []
+
+    def _note_trailers(self) -> None:
+        fields = self._response.trailers.iteritems()
+        self.trailers[:] = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+
+
+# -- for threads -------------------------------------------------------------------------------------------------------
+
+
+class HyperpoolTransport(Transport, httpx.BaseTransport):
+    """A transport for ``httpx.Client``: any number of threads, one HTTP/2 connection to each origin.
+
+    Shared by threads; close it with `close`, or with the client. What it is made with: see `Transport`.
+    """
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; its response at the head. Blocks. Raises httpx's own exceptions."""
+        try:
+            response = self._answer(request)
+        except HyperpoolError as error:
+            raise as_httpx_raises(error, request) from error
+        body = Body(response, request)
+        return _as_httpx(response, body, body.trailers)
+
+    def _answer(self, request: httpx.Request) -> Response:
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return result_or_cancel(self._submit(request, _content(request)))
+            except HyperpoolError as error:
+                delay_s = self._delay_s(error, attempts)
+                if delay_s is None:
+                    raise
+            time.sleep(delay_s)
+
+    def close(self) -> None:
+        """Close the connections and join their threads; a pool that was given is left alone."""
+        if self._owns_pool:
+            self._pool.close()
+
+
+def _content(request: httpx.Request) -> Any:
+    whole = sending.whole_body(request)
+    # An iterator, for the same reason as below.
+    return iter(request.stream) if whole is None else whole or None  # type: ignore[arg-type]
+
+
+class Body(_Body, httpx.SyncByteStream):
+    """A response body, as it comes from the wire.
+
+    Owned by one reader; `close` may be called by any thread.
+    """
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._response.iter_raw()
+        except HyperpoolError as error:
+            raise as_httpx_raises(error, self._request) from error
+        self._note_trailers()
+
+    def close(self) -> None:
+        """Let the body go; where it was not read to its end, the stream is reset. Never blocks."""
+        self._response.close()
+
+
+# -- for event loops ---------------------------------------------------------------------------------------------------
+
+
+class AsyncHyperpoolTransport(Transport, httpx.AsyncBaseTransport):
+    """A transport for ``httpx.AsyncClient`` in asyncio programs: any number of tasks and event loops.
+
+    Shared by threads; close it with `aclose`, or with the client. What it is made with: see `Transport`.
+    """
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; its response at the head. Cancelling the task cancels it on the wire."""
+        await ready()
+        whole, source = sending.whole_body(request), None
+        if whole is None:
+            # An iterator is sent once: what a stream of httpx would do a second time is its own secret.
+            source = AsyncSource(aiter(request.stream))  # type: ignore[arg-type]
+        try:
+            response = await self._answer(request, source or whole or None)
+        except BaseException as error:
+            await _ended(source)
+            if isinstance(error, HyperpoolError):
+                raise as_httpx_raises(error, request) from error
+            raise
+        body = AsyncBody(response, request, source)
+        return _as_httpx(response, body, body.trailers)
+
+    async def _answer(self, request: httpx.Request, content: Any) -> Response:
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return await outcome_of(self._submit(request, content))
+            except HyperpoolError as error:
+                delay_s = self._delay_s(error, attempts)
+                if delay_s is None:
+                    raise
+            await asyncio.sleep(delay_s)
+
+    async def aclose(self) -> None:
+        """Close the connections, while other tasks go on; a pool that was given is left alone."""
+        if self._owns_pool:
+            await asyncio.to_thread(self._pool.close)  # it joins threads
+
+
+class AsyncBody(_Body, httpx.AsyncByteStream):
+    """A response body, as it comes from the wire.
+
+    Owned by one reading task.
+    """
+
+    def __init__(self, response: Response, request: httpx.Request, source: AsyncSource | None) -> None:
+        super().__init__(response, request)
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        pipe, turns = self._response.pipe, Turns()
+        assert pipe is not None, "a transport's responses are streamed"
+        try:
+            while piece := await take(pipe):
+                yield piece
+                await turns.after(len(piece))
+        except HyperpoolError as error:
+            raise as_httpx_raises(error, self._request) from error
+        self._note_trailers()
+
+    async def aclose(self) -> None:
+        """Let the body go; where it was not read to its end, the stream is reset."""
+        self._response.close()
+        await _ended(self._source)
+
+
+async def _ended(source: AsyncSource | None) -> None:
+    if source is not None:
+        await source.end()

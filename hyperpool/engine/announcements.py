@@ -1,0 +1,41 @@
+"""Telling a program of its connections (``events=``): at the end of a turn, when its code may run (L5)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hyperpool.engine.settlement import Settlement
+from hyperpool.handoff.hooks import ConnectionInfo, Hooks, tell
+
+if TYPE_CHECKING:
+    from hyperpool.engine.connection import Connection
+    from hyperpool.engine.dial import Dialed
+    from hyperpool.engine.transport import Transport
+
+
+class Announcements:
+    """The connections that a program was told of.
+
+    Owned by the loop thread.
+    """
+
+    def __init__(self, hooks: Hooks, settlement: Settlement) -> None:
+        self._hooks = hooks
+        self._settlement = settlement
+        # By transport: a connection that changes its version keeps that.
+        self._known: dict[Transport, ConnectionInfo] = {}
+
+    def opened(self, connection: Connection, dialed: Dialed) -> None:
+        """A connection is there."""
+        tls_version = None if dialed.tls is None else dialed.tls.version
+        origin = str(connection.route.origin)
+        info = ConnectionInfo(origin, connection.version, dialed.peername, tls_version, dict(dialed.spent_s))
+        self._known[connection.transport] = info
+        self._settlement.tell(partial(tell, self._hooks.connection_opened, info))
+
+    def closed(self, connection: Connection) -> None:
+        """It is gone; the error where it was lost."""
+        info = self._known.pop(connection.transport, None)
+        if info is not None:
+            self._settlement.tell(partial(tell, self._hooks.connection_closed, info, connection.lost_by))

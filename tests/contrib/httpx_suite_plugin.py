@@ -1,0 +1,54 @@
+"""pytest plugin for a run of httpx's own tests: clients that make a transport of httpx's own get ours instead.
+
+Its mock, WSGI and ASGI transports stay: they never reach a network.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import httpx
+import pytest
+
+from hyperpool.contrib.httpx import AsyncHyperpoolTransport, HyperpoolTransport
+
+_sends = itertools.count()
+_NOT_OURS = ("uds", "local_address", "socket_options")
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name not in _NOT_OURS}
+
+
+class _Transport(HyperpoolTransport, httpx.HTTPTransport):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        HyperpoolTransport.__init__(self, *args, **_options(options))
+
+    __enter__ = httpx.BaseTransport.__enter__
+    __exit__ = httpx.BaseTransport.__exit__
+
+    def _submit(self, request: httpx.Request, content: Any) -> Any:
+        next(_sends)
+        return super()._submit(request, content)
+
+
+class _AsyncTransport(AsyncHyperpoolTransport, httpx.AsyncHTTPTransport):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        AsyncHyperpoolTransport.__init__(self, *args, **_options(options))
+
+    __aenter__ = httpx.AsyncBaseTransport.__aenter__
+    __aexit__ = httpx.AsyncBaseTransport.__aexit__
+
+    def _submit(self, request: httpx.Request, content: Any) -> Any:
+        next(_sends)
+        return super()._submit(request, content)
+
+
+for _module in (httpx, httpx._client):
+    setattr(_module, "HTTPTransport", _Transport)
+    setattr(_module, "AsyncHTTPTransport", _AsyncTransport)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"carried by HyperpoolTransport: {next(_sends)}")

@@ -1,0 +1,195 @@
+"""The quick machine is the same machine: what `Machine` makes of any bytes, it makes of them too.
+
+Both get the same requests to send and the same bytes to hear. Afterwards what they heard, what they answered, and the
+state of every stream and window are compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import h2.events
+import h2.exceptions
+import hpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hyperpool.protocol import events as ours
+from hyperpool.protocol.h2_codec import H2Codec
+from hyperpool.protocol.h2_machine import Machine
+from hyperpool.protocol.h2_quick import QuickMachine
+from hyperpool.values import Limits
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 1, 4, 8, 32
+GREETING = bytes.fromhex("000000040000000000")
+REQUEST = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/")]
+HEAD_REQUEST = [(b":method", b"HEAD"), *REQUEST[1:]]
+ASKED = (1, 3, 5, 7)  # 5 is an upload that goes on; 7 asks with HEAD
+
+
+def frame(kind: int, flags: int, stream_id: int, body: bytes = b"") -> bytes:
+    return len(body).to_bytes(3, "big") + bytes((kind, flags)) + stream_id.to_bytes(4, "big") + body
+
+
+def block(*fields: tuple[bytes, bytes]) -> bytes:
+    """A header block that means the same whatever was sent before, and changes nothing."""
+    return hpack.Encoder().encode([(name, value, True) for name, value in fields])
+
+
+HEADS = [
+    block((b":status", b"200"), (b"content-length", b"4")),
+    block((b":status", b"200"), (b"x", b"y")),
+    block((b":status", b"304"), (b"content-length", b"9")),
+    block((b":status", b"103"), (b"x", b"y")),
+    block((b":status", b"2x0")),
+    block((b":status", b"200"), (b"X", b"y")),
+    block((b":status", b"200"), (b"cookie", b"a=1"), (b"cookie", b"b=2")),
+    block((b"x", b"trailer")),
+    b"\x88\x40\x01x\x01y",  # enters the table
+    b"\x88\xbe",  # refers to it
+    b"\xff\xff\xff\xff\xff\xff",
+]
+STREAMS = st.sampled_from([*ASKED, 0, 2, 9])
+BODIES = st.sampled_from([b"", b"ab", b"abcd", b"\x01ab\x00", bytes(40)])
+DATA_FLAGS = st.sampled_from([0, 0, END_STREAM, END_STREAM, PADDED, 0x80])
+HEAD_FLAGS = st.sampled_from(
+    [END_HEADERS, END_HEADERS, END_HEADERS | END_STREAM, 0, END_HEADERS | PRIORITY, END_STREAM]
+)
+FRAMES = st.one_of(
+    st.builds(frame, st.just(HEADERS), HEAD_FLAGS, STREAMS, st.sampled_from(HEADS)),
+    st.builds(frame, st.just(HEADERS), HEAD_FLAGS, st.sampled_from(ASKED), st.sampled_from(HEADS[:2])),
+    st.builds(frame, st.just(DATA), DATA_FLAGS, STREAMS, BODIES),
+    st.builds(frame, st.just(DATA), DATA_FLAGS, st.sampled_from(ASKED), BODIES),
+    st.builds(frame, st.just(CONTINUATION), st.sampled_from([0, END_HEADERS]), STREAMS, st.sampled_from(HEADS)),
+    st.builds(frame, st.just(RST_STREAM), st.just(0), STREAMS, st.just(bytes(4))),
+    st.builds(frame, st.just(WINDOW_UPDATE), st.just(0), STREAMS, st.just(bytes((0, 0, 0, 9)))),
+    st.builds(frame, st.just(PING), st.just(0), st.just(0), st.just(bytes(8))),
+    st.builds(frame, st.just(SETTINGS), st.just(0), st.just(0), st.just(b"\0\4\0\0\0\x05")),
+)
+
+
+def requests(machine: Machine, send: Callable[..., Any]) -> None:
+    machine.local_settings.update({h2.settings.SettingCodes.ENABLE_PUSH: 0})
+    machine.local_settings.acknowledge()
+    machine.initiate_connection()
+    machine.receive_data(GREETING)
+    for stream_id in ASKED:
+        send(HEAD_REQUEST if stream_id == 7 else REQUEST, end=stream_id != 5)
+
+
+def plain_machine() -> Machine:
+    machine = Machine()
+
+    def send(fields: Any, *, end: bool) -> None:
+        machine.send_headers(machine.get_next_available_stream_id(), fields, end_stream=end)
+
+    requests(machine, send)
+    return machine
+
+
+def quick_machine() -> QuickMachine:
+    machine = QuickMachine()
+    requests(machine, machine.send_request)
+    return machine
+
+
+def in_our_words(heard: list[Any]) -> list[str]:
+    """As the codec tells it: of both machines the same. As text, since errors are not equal to each other."""
+    codec = H2Codec(Limits())
+    codec._machine.heard = heard
+    codec._feed = lambda data: None  # type: ignore[method-assign]
+    return [repr(event) for event in codec.receive(b"")]
+
+
+def state(machine: Machine) -> Any:
+    machine._open_streams(1)  # the plain one counts now and then, and forgets what is over
+    streams = {
+        stream_id: (
+            stream.state_machine.state,
+            stream.state_machine.headers_received,
+            stream.state_machine.stream_closed_by,
+            stream.inbound_flow_control_window,
+            stream.outbound_flow_control_window,
+            stream._expected_content_length,
+            stream._actual_content_length,
+            stream.request_method,
+        )
+        for stream_id, stream in machine.streams.items()
+    }
+    closed = {stream_id: machine._closed_streams.get(stream_id) for stream_id in ASKED}
+    table = list(machine.decoder.header_table.dynamic_entries)
+    return streams, closed, machine.inbound_flow_control_window, machine.state_machine.state, table
+
+
+def hear(machine: Machine, pieces: list[bytes]) -> tuple[Any, ...]:
+    machine.data_to_send()
+    failure: Any = None
+    for piece in pieces:
+        try:
+            machine.receive_data(piece)
+        except Exception as error:
+            failure = type(error), str(error)
+            break
+    return in_our_words(machine.heard), failure, machine.data_to_send(), state(machine)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(FRAMES, max_size=8), st.lists(st.integers(1, 200), max_size=6))
+def test_it_hears_and_answers_what_the_plain_one_does(frames: list[bytes], cuts: list[int]) -> None:
+    """Whole frames to the plain one, pieces that are cut anywhere to the quick one."""
+    wire = b"".join(frames)
+    edges = sorted({0, len(wire), *(cut for cut in cuts if cut < len(wire))})
+    pieces = [wire[begin:end] for begin, end in itertools.pairwise(edges)]
+    assert hear(quick_machine(), pieces) == hear(plain_machine(), [wire])
+
+
+def test_requests_leave_the_same_bytes_and_streams() -> None:
+    plain, quick = plain_machine(), quick_machine()
+    assert quick.data_to_send() == plain.data_to_send()
+    assert state(quick) == state(plain)
+
+
+def test_what_came_before_is_heard_without_h2() -> None:
+    """Else the differential test would compare h2 with itself."""
+    machine = quick_machine()
+    answer = [frame(HEADERS, END_HEADERS, 1, HEADS[0]), frame(DATA, END_STREAM, 1, b"abcd")]
+    machine.receive_data(b"".join(answer))
+    machine.heard.clear()
+    machine.receive_data(b"".join(part[:5] + bytes((0, 0, 0, 3)) + part[9:] for part in answer))
+    heard = [ours.Head(3, 200, [(b"content-length", b"4")]), ours.Data(3, b"abcd", 4), ours.End(3)]
+    assert machine.heard == heard
+
+
+@pytest.mark.parametrize("size", [16_384, 16_385, 40_000])
+def test_a_long_head_goes_on_in_continuation_frames(size: int) -> None:
+    """RFC 9113 6.10: a frame of the peer's largest size, and the rest behind it."""
+    plain, quick = Machine(), QuickMachine()
+    fields = [*REQUEST, hpack.NeverIndexedHeaderTuple(b"authorization", b"\x7f" * (size // 4))]
+    for machine in (plain, quick):
+        machine.initiate_connection()
+        machine.data_to_send()
+    plain.send_headers(1, fields, end_stream=True)
+    quick.send_request(fields, end=True)
+    assert quick.data_to_send() == plain.data_to_send()
+
+
+def test_streams_that_are_over_are_swept_away() -> None:
+    machine = QuickMachine()
+    machine.initiate_connection()
+    machine.receive_data(GREETING)
+    for _ in range(1_000):
+        stream_id = machine.send_request(REQUEST, end=True)
+        machine.receive_data(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, HEADS[1]))
+    assert len(machine.streams) <= 65
+
+
+def test_a_connection_that_is_over_takes_no_request() -> None:
+    machine = QuickMachine()
+    machine.initiate_connection()
+    machine.close_connection()
+    with pytest.raises(h2.exceptions.ProtocolError):
+        machine.send_request(REQUEST, end=True)
