@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from stress import bench_plot, bench_process, bench_show
+from stress.bench_clients import is_installed
 from stress.bench_peers import KINDS
 from stress.bench_scenarios import BY_KEY, MANY_ORIGINS, SCENARIOS, Kind, Scenario
 from stress.bench_servers import Places
@@ -43,7 +44,7 @@ Results = dict[str, list[Measured]]
 
 def run_all(scenarios: list[Scenario], options: argparse.Namespace) -> tuple[Results, dict[str, str]]:
     """All measurements, the clients of each scenario in turns; the medians, and who was left out and why."""
-    left_out = {name: kind.missing for name, kind in KINDS.items() if kind.missing}
+    left_out = {name: KINDS[name].missing for name in options.clients if KINDS[name].missing}
     taken: dict[tuple[str, str], list[Measured]] = {}
     turns = list(_turns(scenarios, [name for name in options.clients if name not in left_out], options.rounds))
     origins = MANY_ORIGINS // (_QUICK if options.quick else 1)
@@ -138,14 +139,14 @@ def publish(results: Results, about: dict[str, Any], left_out: dict[str, str], o
     tables = [bench_show.table_of(BY_KEY[key], rows, left_out) for key, rows in results.items()]
     if about["quick"]:
         print("\nBriefly, with a tenth of the bytes and origins that the titles say: no figures to quote.")
-    for table in tables:
-        bench_show.show(table)
-    for key in left_out.keys() & BY_KEY.keys():
-        print(f"\n{BY_KEY[key].title}: left out, {left_out[key]}")
     if options.json:
         rows = [asdict(row) for found in results.values() for row in found]
         text = json.dumps({**about, "left_out": left_out, "results": rows}, indent=1)
         options.json.write_text(text + "\n", "utf-8")
+    for table in tables:
+        bench_show.show(table)
+    for key in left_out.keys() & BY_KEY.keys():
+        print(f"\n{BY_KEY[key].title}: left out, {left_out[key]}")
     if options.markdown:
         bench_show.write_markdown(options.markdown, tables, _summary(about))
     if options.plot:
@@ -178,6 +179,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--from", dest="source", type=Path, metavar="FILE", help="measure nothing: what --json wrote")
     parser.add_argument("--profile", choices=_profiled(), metavar="SCENARIO", help="where hyperpool's time goes")
     options = parser.parse_args(arguments)
+    # Said now, and not after half an hour.
+    if options.plot and not is_installed("matplotlib"):
+        parser.error("--plot needs matplotlib, which is in the extra `bench`")
     options.rounds = options.rounds or (1 if options.quick else 5)
     options.seconds = options.seconds or (0.5 if options.quick else 1.2)
     return options
@@ -210,7 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
     results, left_out = run_all(scenarios, options)
     given = sys.argv[1:] if arguments is None else arguments
     publish(results, described(given, options, time.monotonic() - began_at), left_out, options)
-    return int(any(row.failed for found in results.values() for row in found))
+    # That nothing was measured, because a server is missing, is not success either.
+    return int(not results or any(row.failed for found in results.values() for row in found))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from typing import Any, Protocol
 
 # What a download is read in, where the reader may choose.
 CHUNK_BYTES = 65_536
-# Of each request, where the client takes such a number; httpx's own 5 s would be errors on a busy machine.
-PATIENCE_S = 60.0
+# Of each request, where the client takes such a number; httpx's own 5 s would be errors on a busy machine, and where a
+# client is stuck, more would only be time lost.
+PATIENCE_S = 20.0
 
 # Takes the length of each piece; True: that was enough.
 Seen = Callable[[int], bool]

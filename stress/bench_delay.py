@@ -1,6 +1,6 @@
 """A TCP proxy that is far away: every byte arrives so much later as it would on a long line, and none is held back.
 
-    python -m stress.bench_delay --delay-ms 25 HOST:PORT unix:/PATH ...
+    python -m stress.bench_delay --delay-ms 25 HOST:PORT ...
 
 It prints the port on which it stands before each target, then runs until it is ended. It reads without limit and keeps
 what is under way in memory, so that it bounds the time of each byte and not the rate: what a client is slow at here is
@@ -36,8 +36,7 @@ class Delay:
             near, _ = self._listener.accept()
             far = _connect(self._target)
             for sock in (near, far):
-                if sock.family != socket.AF_UNIX:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._carry(near, far)
             self._carry(far, near)
 
@@ -67,10 +66,6 @@ class Delay:
 
 
 def _connect(target: str) -> socket.socket:
-    if target.startswith("unix:"):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(target[5:])
-        return sock
     host, _, port = target.rpartition(":")
     return socket.create_connection((host, int(port)))
 
@@ -92,7 +87,7 @@ def delayed(*targets: str, delay_s: float) -> Iterator[list[int]]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m stress.bench_delay")
     parser.add_argument("--delay-ms", type=float, default=25.0, help="each way")
-    parser.add_argument("targets", nargs="+", metavar="HOST:PORT or unix:/PATH")
+    parser.add_argument("targets", nargs="+", metavar="HOST:PORT")
     options = parser.parse_args()
     threads = []
     for target in options.targets:

@@ -20,6 +20,9 @@ from stress.bench_scenarios import Kind, Scenario
 from stress.bench_values import BODY_BYTES, Job, Measured
 
 WARM_UP_S = 0.3
+# Of many requests in flight: 100 handshakes of those who need so many connections, and one round of all.
+LONG_WARM_UP_S = 1.0
+MANY = 100
 _PROBE_H2_BYTES = 2
 _ESTABLISHED = "01"  # include/net/tcp_states.h
 
@@ -46,9 +49,10 @@ class Run:
     Each thread writes its own lane; they are read when all have ended.
     """
 
-    def __init__(self, job: Job, peer: Any) -> None:
+    def __init__(self, job: Job, peer: Any, *, warm_up_s: float = WARM_UP_S) -> None:
         self._job = job
         self._peer = peer
+        self._warm_up_s = warm_up_s
         self._own = Lane()
         self.lanes = [self._own]
         self.probe_url = job.probe_url
@@ -76,7 +80,7 @@ class Run:
         self._end()
 
     def _begin(self) -> None:
-        self._warm = threading.Timer(WARM_UP_S, self._end_warm_up)
+        self._warm = threading.Timer(self._warm_up_s, self._end_warm_up)
         self._warm.start()
 
     def _end_warm_up(self) -> None:
@@ -157,13 +161,15 @@ def setting_for(scenario: Scenario, job: Job, **more: Any) -> Setting:
 
 def requests(scenario: Scenario, job: Job, peer: Any) -> Measured:
     """Small requests, from threads; or from the client's own loop, where it has one and is asked for many in flight."""
-    run = Run(job, peer)
+    run = Run(job, peer, warm_up_s=LONG_WARM_UP_S if scenario.workers >= MANY else WARM_UP_S)
     flies = bool(peer.how_flying) and (scenario.kind is Kind.FLIGHT or not hasattr(peer, "get"))
     if flies:
         run.in_flight(scenario.workers)
     else:
         run.by_threads(scenario.workers)
     how = peer.how_flying if flies else "threads"
+    if scenario.workers == 1:
+        how = how.removesuffix("s")
     own = run.threads - (0 if flies else scenario.workers)
     return run.measured(f"{scenario.workers} {how}", threads=max(0, own))
 

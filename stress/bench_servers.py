@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,13 +109,12 @@ def _nghttpd() -> Iterator[Place]:
 @contextlib.contextmanager
 def _far() -> Iterator[Place]:
     """nginx behind the delay: over TLS, and as a plain stream for what one TCP connection carries there."""
-    with tempfile.TemporaryDirectory(prefix="hyperpool-bench-") as folder:
-        plain = f"unix:{folder}/plain.sock"
-        with (
-            servers.nginx(directives=f"listen {plain}; {_PROBE}") as served,
-            delayed(f"127.0.0.1:{served.port}", plain, delay_s=ROUND_TRIP_S / 2) as (port, plain_port),
-        ):
-            yield Place(served, port, plain_port=plain_port)
+    plain = f"127.0.0.1:{_free_ports(1)[0]}"
+    with (
+        servers.nginx(directives=f"listen {plain}; {_PROBE}") as served,
+        delayed(f"127.0.0.1:{served.port}", plain, delay_s=ROUND_TRIP_S / 2) as (port, plain_port),
+    ):
+        yield Place(served, port, plain_port=plain_port)
 
 
 @contextlib.contextmanager

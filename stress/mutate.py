@@ -124,7 +124,7 @@ MUTANTS = (
         "if frame.stream_id not in self._was_reset and self._stream_is_closed_by_end(frame.stream_id):",
         "if False:",
     ),
-    Mutant("h2_machine", "resets that are remembered", "MAX_RESETS_KNOWN = 1_000", "MAX_RESETS_KNOWN = 10**9"),
+    Mutant("h2_machine", "resets that are remembered", "if len(self._was_reset) > MAX_RESETS_KNOWN:", "if False:"),
     Mutant("h2_codec", "no push", "codes.ENABLE_PUSH: int(push)", "codes.ENABLE_PUSH: 1"),
     Mutant("h2_codec", "no 101", "if status == 101:", "if False:"),
     Mutant(

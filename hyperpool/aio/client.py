@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from hyperpool.aio.response import AsyncResponse
-from hyperpool.aio.uploads import AsyncSource
+from hyperpool.aio.uploads import AsyncSource, declared_bytes
 from hyperpool.aio.waiting import outcome_of
 from hyperpool.client import Client
 from hyperpool.policy.cookies import Cookies, CookiesLike
 from hyperpool.policy.defaults import DefaultHeaders
+from hyperpool.policy.writing import merged
 from hyperpool.pool import ConnectionPool
 from hyperpool.process import FOR_ALL, FOR_TLS, load
 from hyperpool.values import HeadersLike
@@ -118,7 +119,8 @@ class AsyncClient:
         await ready()
         source = None
         if hasattr(options.get("content"), "__aiter__"):
-            options["content"] = source = AsyncSource(options["content"])
+            length_bytes = declared_bytes(merged((), options.get("headers")))
+            options["content"] = source = AsyncSource(options["content"], length_bytes=length_bytes)
         try:
             response = await outcome_of(self._client.submit(method, url, **options))
         except BaseException:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Iterable
 from typing import Any
 
 from hyperpool.aio.waiting import room_in
@@ -18,10 +18,18 @@ from hyperpool.handoff.body import Upload, UploadPipe
 from hyperpool.handoff.source import as_bytes
 
 
+def declared_bytes(fields: Iterable[tuple[str, str]]) -> int | None:
+    """The Content-Length that the caller declares; None where there is none, or none that could be sent."""
+    values = {value for name, value in fields if name.lower() == "content-length"}
+    value = values.pop() if len(values) == 1 else ""
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
 class AsyncSource:
     """A body from an async iterable; sent again where that gives a fresh iterator each time, as no generator does.
 
-    Made in a coroutine. I/O threads open and abandon it; everything else happens in the coroutine's event loop.
+    ``length_bytes``: what the request declares. Made in a coroutine. I/O threads open and abandon it; everything else
+    happens in the coroutine's event loop.
     """
 
     def __init__(self, content: AsyncIterable[Any], *, length_bytes: int | None = None) -> None:
@@ -32,6 +40,7 @@ class AsyncSource:
         self._context = contextvars.copy_context()
         self._is_opened = False
         self._is_over = False
+        self._given_bytes = 0
         self._task: asyncio.Task[None] | None = None
 
     def claim(self) -> AsyncSource:
@@ -56,7 +65,7 @@ class AsyncSource:
 
     def abandon(self) -> None:
         """The exchange is over: nobody wants the rest."""
-        self._tell(self._cancel)
+        self._tell(self._stop)
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: the task is the parent's."""
@@ -72,12 +81,18 @@ class AsyncSource:
 
     def _begin(self, pipe: UploadPipe) -> None:
         self._cancel()
+        self._given_bytes = 0
         if not self._is_over:
             self._task = self._event_loop.create_task(self._upload(pipe, self._task))
 
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+
+    def _stop(self) -> None:
+        # One that has given all has been answered, and only cleans up: nothing there may be cut short.
+        if self.length_bytes is None or self._given_bytes < self.length_bytes:
+            self._cancel()
 
     async def _upload(self, pipe: UploadPipe, former: asyncio.Task[None] | None) -> None:
         try:
@@ -98,6 +113,7 @@ class AsyncSource:
             async for piece in pieces:
                 data = as_bytes(piece)
                 await room_in(pipe)
+                self._given_bytes += len(data)
                 if not pipe.feed(data):
                     return
         finally:
@@ -108,7 +124,7 @@ class AsyncSource:
         """Let the body go, and wait until the caller's iterable was closed."""
         self._is_over = True
         if asyncio.get_running_loop() is not self._event_loop:
-            self._tell(self._cancel)
+            self._tell(self._stop)
         elif self._task is not None and self._task is not asyncio.current_task():
-            self._cancel()
+            self._stop()
             await asyncio.wait([self._task])

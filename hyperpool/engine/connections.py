@@ -111,10 +111,15 @@ class Connections:
 
     def least_loaded(self) -> Connection | None:
         """The one that should carry the next exchange; None where all are full."""
-        if len(self._all) == 1:
-            return self._all[0] if self._all[0].free_slots > 0 else None
-        free = [connection for connection in self._all if connection.free_slots > 0]
-        return min(free, key=lambda connection: connection.load) if free else None
+        least, least_load = None, 0
+        for connection in self._all:
+            if connection.free_slots > 0:
+                load = connection.load
+                if not load:
+                    return connection
+                if least is None or load < least_load:
+                    least, least_load = connection, load
+        return least
 
     @property
     def open_count(self) -> int:

@@ -62,11 +62,13 @@ class Dials:
 
     def wanted(self, connections: Connections, waiting: int, now: float) -> int:
         """How many to start now."""
+        if not (waiting or self.prewarm):
+            return 0
         have = connections.open_count + self.under_way
         if have >= self.prewarm:
             self.prewarm = 0
         wanted = max(waiting, self.prewarm - have)
-        if now < self._not_before_at or not wanted:
+        if now < self._not_before_at:
             return 0
         if self.version == Http1Connection.version and connections.all_ready:
             room = self._limits.max_http1_connections_per_origin - have

@@ -21,29 +21,27 @@ REFUSAL = 300
 class Expectations:
     """The bodies of one connection that wait.
 
-    Owned by the loop thread.
+    Owned by the loop thread. ``held`` has the instant until which each waits; nearly always it is empty, and looking
+    there costs a request nothing.
     """
 
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
-        # In the order of their instants, since all wait for as long.
-        self._until_at: dict[Exchange, float] = {}
+        # In the order of the instants, since all wait for as long.
+        self.held: dict[Exchange, float] = {}
 
     def hold(self, exchange: Exchange, now: float) -> None:
         """Its head has gone out; its body waits."""
         exchange.hold_upload()
-        self._until_at[exchange] = now + self._wait_s
-
-    def __contains__(self, exchange: Exchange) -> bool:
-        return exchange in self._until_at
+        self.held[exchange] = now + self._wait_s
 
     def next_at(self) -> float:
         """When the first of them has waited long enough."""
-        return next(iter(self._until_at.values()), NEVER)
+        return next(iter(self.held.values()), NEVER)
 
     def overdue(self, now: float) -> list[Exchange]:
         """Those that have."""
-        return [exchange for exchange, until_at in self._until_at.items() if until_at <= now]
+        return [exchange for exchange, until_at in self.held.items() if until_at <= now]
 
     def release(self, exchange: Exchange, now: float) -> HyperpoolError | None:
         """Its body may go; the error where no thread can be started for it."""
@@ -59,8 +57,8 @@ class Expectations:
     def refuse(self, exchange: Exchange) -> None:
         """Its body never goes: from here on the server is waited for, and nothing else."""
         self.forget(exchange)
-        exchange.upload_starved = False
+        exchange.refuse_upload()
 
     def forget(self, exchange: Exchange) -> None:
         """It is over, or goes on elsewhere."""
-        self._until_at.pop(exchange, None)
+        self.held.pop(exchange, None)

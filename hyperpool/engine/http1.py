@@ -63,6 +63,11 @@ class Http1Connection(Connection):
         return [] if self._exchange is None else [self._exchange]
 
     @property
+    def load(self) -> int:
+        """Whether it carries one."""
+        return int(self._exchange is not None)
+
+    @property
     def free_slots(self) -> int:
         """1 while idle."""
         spent = self._used and self.host.closes_unannounced
@@ -214,7 +219,7 @@ class Http1Connection(Connection):
         if self._offered is not None:
             self._offered = None
             self.host.upgrade_refused = True
-        if exchange in self._expectations:
+        if exchange in self._expectations.held:
             self._keep_upload(exchange, event.status)
         exchange.answer(event, self.host.now)
         if exchange.streamed:
@@ -224,7 +229,7 @@ class Http1Connection(Connection):
         """A sign of life (RFC 9110 15.2), or the word that a body waits for."""
         if exchange.inform(event):
             self.host.finished(exchange)
-        if event.status == CONTINUE and exchange in self._expectations:
+        if event.status == CONTINUE and exchange in self._expectations.held:
             self._release_upload(exchange)
 
     def _on_data(self, exchange: Exchange, event: events.Data) -> None:
@@ -236,7 +241,8 @@ class Http1Connection(Connection):
     def _on_end(self, exchange: Exchange, event: events.End) -> None:
         self._exchange = None
         self._sending = False
-        self._expectations.forget(exchange)
+        if self._expectations.held:
+            self._expectations.forget(exchange)
         self._used = True
         self.idle_since = self.host.now
         exchange.complete(self._trailers, self.host.now)

@@ -224,7 +224,7 @@ class Http2Connection(Connection):
         if stream is None:
             return
         stream.exchange.deadlines.touched_at = self.host.now
-        if event.status >= REFUSAL and stream.exchange in self._expectations:
+        if event.status >= REFUSAL and stream.exchange in self._expectations.held:
             self._expectations.refuse(stream.exchange)
             self.host.uploaded(stream.exchange)
         # A manager hears of every frame, so the loop must hear of every piece that is read.
@@ -253,7 +253,7 @@ class Http2Connection(Connection):
             return
         if stream.exchange.inform(event):
             self.host.finished(stream.exchange)
-        if event.status == CONTINUE and stream.exchange in self._expectations:
+        if event.status == CONTINUE and stream.exchange in self._expectations.held:
             self._release_upload(stream)
 
     def _on_data(self, event: events.Data) -> None:
@@ -420,7 +420,8 @@ class Http2Connection(Connection):
         stream = self._streams.pop(stream_id)
         self._pushed -= stream.exchange.pushed
         self._parked.pop(stream_id, None)
-        self._expectations.forget(stream.exchange)
+        if self._expectations.held:
+            self._expectations.forget(stream.exchange)
         if not self._streams:
             self.idle_since = self.host.now
 
@@ -456,7 +457,8 @@ class Http2Connection(Connection):
         if not self._greeted:
             due.append(self.opened_at + self.limits.settings_timeout_s)
         due.append(self._peer.next_at(self.host.now, owing=bool(self._streams)))
-        due.append(self._expectations.next_at())
+        if self._expectations.held:
+            due.append(self._expectations.next_at())
         if not self._streams:
             due.append(self.idle_since + self.limits.idle_s)
         return min(due)

@@ -310,6 +310,12 @@ class Exchange:
         self.deadlines.touched_at = now
         self.open_upload()
 
+    def refuse_upload(self) -> None:
+        """The body never goes. Whoever feeds one learns of it now: it may be the thread that is to read the answer."""
+        self.upload_starved = False
+        if self.source is not None:
+            self.source.abandon()
+
     @property
     def excused(self) -> bool:
         """Whether the pause of this exchange is our own side's: an unread body, or an upload without bytes."""

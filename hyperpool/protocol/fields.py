@@ -56,10 +56,10 @@ _NOT_BEHIND = frozenset(
 _CONTINUE = b"100-continue"  # RFC 9110 10.1.1: the only expectation there is
 
 # 18 digits are an exabyte less one; int() of a longer one is quadratic, and refused by CPython beyond 4,300.
-_LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
+LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 5.6.2
-_LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch  # RFC 9113 8.2.1
+LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch  # RFC 9113 8.2.1
 _NOT_TCHAR = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
 _NOT_FIELD_CHAR = re.compile(rb"[^\t -~\x80-\xff]").search  # RFC 9110 5.5
 _TARGET = re.compile(r"/[!\"$-~]*").fullmatch  # RFC 9112 3.2.1; a fragment never leaves the client (RFC 9110 4.2.5)
@@ -71,7 +71,7 @@ _AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(
 
 # Responses: what a recipient must not let through (RFC 9110 5.5, RFC 9113 8.2.1). Other controls are invalid as well,
 # but may be kept for robustness, and real servers set cookies with \x01 in them (python-hyper/h11#57).
-_RESPONSE_VALUE = re.compile(rb"(?![ \t])[^\0\r\n]*(?<![ \t])").fullmatch
+RESPONSE_VALUE = re.compile(rb"(?![ \t])[^\0\r\n]*(?<![ \t])").fullmatch
 
 
 def prepare_head(
@@ -210,9 +210,9 @@ def check_response_fields(fields: Iterable[tuple[bytes, bytes]]) -> None:
     Raises RemoteProtocolError. Connection-specific names are HTTP/2's own matter: see `CONNECTION_SPECIFIC`.
     """
     for name, value in fields:
-        if not _LOWER_TOKEN(name):
+        if not LOWER_TOKEN(name):
             raise _remote(f"the field name {_short(name)} is not allowed in a response (RFC 9113 8.2.1)")
-        if not _RESPONSE_VALUE(value):
+        if not RESPONSE_VALUE(value):
             raise _remote(f"field {_short(name)}: CR, LF, NUL or a blank at an end of its value (RFC 9110 5.5)")
 
 
@@ -223,7 +223,7 @@ def body_forbidden(method: str, status: int) -> bool:
 
 def declared_bytes(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
     """The length that a response declares for its body (RFC 9110 8.6); None where it does not."""
-    return next((int(value) for name, value in fields if name == b"content-length" and _LENGTH(value)), None)
+    return next((int(value) for name, value in fields if name == b"content-length" and LENGTH(value)), None)
 
 
 def promised_request(fields: Sequence[tuple[bytes, bytes]], origin: Origin, timeout: Timeout) -> Request | None:
@@ -378,7 +378,7 @@ def _host(draft: _Draft, name: bytes, value: bytes) -> None:
 def _content_length(draft: _Draft, name: bytes, value: bytes) -> None:
     if draft.declared_bytes is not None:
         raise _local("header 'Content-Length': given twice; keep one, or none: it is added for you (RFC 9110 8.6)")
-    if not _LENGTH(value):
+    if not LENGTH(value):
         raise _local(f"header 'Content-Length': {_short(value)} is not a number of bytes (RFC 9110 8.6)")
     draft.declared_bytes = int(value)
     draft.fields.append((name, b"%d" % draft.declared_bytes))

@@ -3,13 +3,17 @@
 h11 is the machine. Where it is lenient (RFC 9112 2.2 to 7.1 allow a recipient to be, and response splitting lives in
 that room), heads are judged here and the lines of chunked bodies by `ChunkGuard`, before h11 sees them. Exchanges are
 numbered 1, 2, 3, … in place of stream ids.
+
+Plain exchanges are spared the machine, which costs more than all the rest of a small one (docs/performance.md): a
+request without a body is written as h11 would write it, and h11 is told of it only when something comes back that it
+has not judged before. A head that came before, byte for byte, with a Content-Length, means what it meant.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import h11
 
@@ -26,8 +30,23 @@ _LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)(?=\r\n([ \t]?))", re.I
 _CODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:([^\r]*)(?=\r\n([ \t]?))", re.IGNORECASE)
 # What a field costs beside its bytes, as HTTP/2 counts it (RFC 9113 6.5.2): one bound then means the same on both.
 FIELD_BYTES = 32
+# Different heads that are remembered on a connection, and the longest of them.
+MEMO_HEADS = 64
+MEMO_HEAD_BYTES = 4 << 10
+# With these in a head, the connection may not go on as it was.
+_CONNECTION = frozenset((b"connection", b"upgrade"))
+_BEHIND = "the server sent bytes behind the end of its response (RFC 9112 11.2)"
 _BEGINNING = b"HTTP/1."
 _HEAD_END = b"\r\n\r\n"
+
+
+class _Known(NamedTuple):
+    """What a response head meant: all but the number of its exchange."""
+
+    status: int
+    fields: ours.Fields
+    reason: bytes
+    length_bytes: int
 
 
 class H1Codec:
@@ -55,25 +74,50 @@ class H1Codec:
         self._piece_bytes = 0
         self._chunk_ends: list[int] = []
         self._ended = False
+        # A request that has gone out, but that h11 has not been told of; and whether h11 has an exchange behind it.
+        self._untold: tuple[bytes, bytes, ours.Fields] | None = None
+        self._told_before = False
+        self._known: dict[bytes, _Known] = {}
+        # What is still to come of the body of a plain response; None while there is none.
+        self._left_bytes: int | None = None
 
     # -- what we send ----------------------------------------------------------------------------------------------
 
     def open(self, head: ours.RequestHead, *, end: bool) -> int:
         """Send a request head; the number of its exchange. The exchange before it has ended (see ``reusable``)."""
-        if self._exchange:
-            self._machine.start_next_cycle()
         fields = [(b"Host", head.authority), *head.fields]
         if head.body_bytes is None and not end:
             fields.append((b"Transfer-Encoding", b"chunked"))
-        self._send(h11.Request, method=head.method, target=head.target, headers=fields)
+        request = head.method, head.target, fields
+        if end and head.method != b"HEAD" and not any(name.lower() in _CONNECTION for name, _ in head.fields):
+            self._untold = request
+            self._out.append(_written(*request))
+        else:
+            self._untold = None
+            self._tell(*request)
         self._exchange += 1
         self._busy = True
         self._head = bytearray()
         self._interim = self._body_bytes = 0
         self._length_bytes = self._chunks = None
-        if end:
+        if end and self._untold is None:
             self._send(h11.EndOfMessage)
         return self._exchange
+
+    def _tell(self, method: bytes, target: bytes, fields: ours.Fields) -> None:
+        if self._told_before:
+            self._machine.start_next_cycle()
+        self._told_before = True
+        self._send(h11.Request, method=method, target=target, headers=fields)
+
+    def _tell_what_was_sent(self) -> None:
+        """From here on the exchange is h11's to judge."""
+        if self._untold is not None:
+            out, request = self._out, self._untold
+            self._untold, self._out = None, []
+            self._tell(*request)
+            self._send(h11.EndOfMessage)
+            self._out = out
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
         """Send a piece of body. Raises LocalProtocolError where it is longer or shorter than was declared."""
@@ -102,8 +146,10 @@ class H1Codec:
     @property
     def reusable(self) -> bool:
         """Whether the connection can carry another exchange (RFC 9112 9.3): both sides are done, and neither closes."""
-        machine = self._machine
-        done = machine.our_state is h11.DONE and machine.their_state is h11.DONE
+        if self._untold is not None:
+            done = not self._busy
+        else:
+            done = self._machine.our_state is h11.DONE and self._machine.their_state is h11.DONE
         return done and not self.failure and not self._ended
 
     # -- what we receive -------------------------------------------------------------------------------------------
@@ -125,9 +171,17 @@ class H1Codec:
         if not self._busy:
             self._fail("the server sent bytes that nobody had asked for")
             return b""
+        if self._left_bytes is not None:
+            self._receive_plain_body(data, events)
+            return b""
         if self._head is None:
             self._receive_body(data, events)
             return b""
+        if self._untold is not None:
+            if not self._head and (end := data.find(_HEAD_END)) >= 0 and (known := self._known.get(data[: end + 4])):
+                self._receive_plain_head(known, data[end + 4 :], events)
+                return b""
+            self._tell_what_was_sent()
         before = len(self._head)
         self._head += data
         end = self._head.find(_HEAD_END, max(0, before - len(_HEAD_END) + 1))
@@ -138,10 +192,32 @@ class H1Codec:
         head, rest = bytes(self._head[:end]), bytes(self._head[end:])
         self._head = bytearray()
         self._feed(head, events)
+        self._remember(head, events)
         if events and isinstance(switched := events[-1], ours.Switched):
             switched.data = rest  # no HTTP/1.1 any more
             return b""
         return rest
+
+    def _receive_plain_head(self, known: _Known, rest: bytes, events: list[ours.Event]) -> None:
+        self._head = None
+        self._length_bytes = self._left_bytes = known.length_bytes
+        events.append(ours.Head(self._exchange, known.status, known.fields, known.reason, "HTTP/1.1"))
+        if rest or not known.length_bytes:
+            self._receive_plain_body(rest, events)
+
+    def _receive_plain_body(self, data: bytes, events: list[ours.Event]) -> None:
+        assert self._left_bytes is not None
+        piece = data[: self._left_bytes]
+        self._left_bytes -= len(piece)
+        self._body_bytes += len(piece)
+        if piece:
+            events.append(ours.Data(self._exchange, piece, len(piece)))
+        if not self._left_bytes:
+            self._left_bytes = None
+            self._busy = False
+            events.append(ours.End(self._exchange))
+            if len(piece) < len(data):
+                self._fail(_BEHIND)
 
     def _receive_body(self, data: bytes, events: list[ours.Event]) -> None:
         if self._chunks is None:
@@ -190,7 +266,20 @@ class H1Codec:
         finally:
             self._flush_body(events)
         if self._machine.trailing_data[0]:
-            self._fail("the server sent bytes behind the end of its response (RFC 9112 11.2)")
+            self._fail(_BEHIND)
+
+    def _remember(self, head: bytes, events: list[ours.Event]) -> None:
+        """Of what h11 and the checks of ours have let through: what tells alone how the exchange goes on."""
+        answer = next((event for event in events if isinstance(event, ours.Head)), None)
+        if answer is None or self._length_bytes is None or len(head) > MEMO_HEAD_BYTES:
+            return
+        if answer.http_version != "HTTP/1.1" or answer.status in (204, 304):
+            return
+        if any(name in _CONNECTION and value.lower() != b"keep-alive" for name, value in answer.fields):
+            return
+        if len(self._known) >= MEMO_HEADS:
+            self._known.clear()
+        self._known[head] = _Known(answer.status, answer.fields, answer.reason, self._length_bytes)
 
     def _translate(self, event: Any, events: list[ours.Event]) -> None:
         number = self._exchange
@@ -249,6 +338,10 @@ class H1Codec:
         self._ended = True
         if not self._busy or self.failure is not None:
             return events
+        if self._left_bytes is not None:
+            self.failure = ConnectionLost(f"the server closed the connection {self._where()}", processed="maybe")
+            return events
+        self._tell_what_was_sent()
         try:
             self._feed(b"", events)
         except h11.RemoteProtocolError as error:
@@ -266,6 +359,12 @@ class H1Codec:
     def _fail(self, message: str, cause: BaseException | None = None) -> None:
         self.failure = RemoteProtocolError(message)
         self.failure.__cause__ = cause
+
+
+def _written(method: bytes, target: bytes, fields: ours.Fields) -> bytes:
+    """A request head, as h11 writes it (RFC 9112 3, 5)."""
+    lines = [b"%s: %s\r\n" % field for field in fields]
+    return b"%s %s HTTP/1.1\r\n%s\r\n" % (method, target, b"".join(lines))
 
 
 def _value(fields: Any, wanted: bytes) -> bytes:

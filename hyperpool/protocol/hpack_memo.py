@@ -115,37 +115,55 @@ class MemoDecoder(hpack.Decoder):
         super().__init__()
         self.header_table: _WatchedTable = _WatchedTable()
         self._known: dict[bytes, Known] = {}
+        # A block that was decoded, and not yet taken; or why it could not be.
+        self._ahead: Known | None = None
+        self._failed: Exception | None = None
 
-    def known(self, data: bytes) -> Known | None:
-        """What this block means now, if that is remembered. `repeat` is to be called if it is taken."""
+    def look(self, data: bytes) -> Known | None:
+        """What this block means, before somebody takes it by `take` or asks for it by `decode`; one of them must come.
+
+        None where it cannot be decoded: `decode` raises why.
+        """
         known = self._known.get(data)
-        return known if known is not None and known.version in (None, self.header_table.version) else None
+        if known is not None and known.version in (None, self.header_table.version):
+            return known
+        try:
+            self._ahead = self._learn(data)
+        except Exception as error:  # whatever it is, it is raised where the block is decoded
+            self._failed = error
+        return self._ahead
 
-    def repeat(self, known: Known) -> None:
-        """The block has come again: the table changes as it did before."""
+    def take(self, known: Known) -> None:
+        """The block is acted on: the table changes as it says, unless it has done so already."""
+        if known is self._ahead:
+            self._ahead = None
+            return
         table = self.header_table
         if known.added and known.settled_at != table.version and not table.add_again(known.added):
             known.settled_at = table.version
 
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:
         """See hpack."""
-        if known := self.known(data):
-            self.repeat(known)
-            return known.fields
+        known = self._ahead
+        if known is None and self._failed is None:
+            known = self.look(data)
+        if known is None:
+            assert self._failed is not None
+            raise self._failed
+        self.take(known)
+        return known.fields
+
+    def _learn(self, data: bytes) -> Known:
         table = self.header_table
         table.begin_block()
         version = table.version
-        fields = list(super().decode(data, raw))
-        self._remember(bytes(data), fields, version)
-        return fields
-
-    def _remember(self, data: bytes, fields: list[Any], version: int) -> None:
-        table = self.header_table
-        if len(data) > MEMO_BLOCK_BYTES or table.resized_to is not None or (table.referred and table.added):
-            return
-        if len(self._known) >= MEMO_BLOCKS:
-            self._known.clear()
-        self._known[data] = Known(fields, table.added, version if table.referred else None)
+        fields = list(super().decode(data, raw=True))
+        known = Known(fields, table.added, version if table.referred else None)
+        if len(data) <= MEMO_BLOCK_BYTES and table.resized_to is None and not (table.referred and table.added):
+            if len(self._known) >= MEMO_BLOCKS:
+                self._known.clear()
+            self._known[bytes(data)] = known
+        return known
 
 
 class MemoEncoder(hpack.Encoder):

@@ -113,6 +113,39 @@ async def test_an_early_answer_closes_the_generator(kit: Kit, wire: Wire) -> Non
 
 
 @in_event_loop
+async def test_a_generator_that_has_given_all_may_clean_up_though_the_answer_is_here(kit: Kit, wire: Wire) -> None:
+    server, client = kit.pair(wire)
+    steps: list[str] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        yield PIECE
+        steps.append("given")
+        for _ in range(20):
+            await client.get(server.url("/bytes/9"))
+        steps.append("cleaned up")
+
+    await client.post(server.url("/sha256"), content=body(), headers={"Content-Length": str(len(PIECE))})
+    assert steps == ["given", "cleaned up"]
+
+
+@pytest.mark.parametrize("value", ["x", "-1", "٣"])
+@in_event_loop
+async def test_a_length_that_is_none_is_refused(kit: Kit, value: str) -> None:
+    server, client = kit.pair()
+    with pytest.raises(hyperpool.LocalProtocolError):
+        await client.post(server.url(), content=Spring(MIB).body(), headers={"Content-Length": value})
+
+
+@in_event_loop
+async def test_a_body_of_another_length_than_declared_is_refused(kit: Kit, wire: Wire) -> None:
+    server, client = kit.pair(wire)
+    for length in (1, 10 * MIB):
+        with pytest.raises(hyperpool.LocalProtocolError, match="were declared"):
+            fields = {"Content-Length": str(length)}
+            await client.post(server.url("/sha256"), content=Spring(MIB).body(), headers=fields)
+
+
+@in_event_loop
 async def test_a_cancelled_request_closes_the_generator(kit: Kit, wire: Wire) -> None:
     server, client = kit.pair(wire, lambda request: Silence())
     spring = Spring(64 * MIB, waits_at=len(PIECE))

@@ -13,6 +13,7 @@ from client_support import H1_PLAIN, H2_TLS, WIRES, Kit, Wire, raised
 
 import hyperpool
 from hyperpool.testing import Reply
+from proxy_kit import SocksProxy, TunnelProxy
 from stage import WAIT_S
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8 on loopback")
@@ -178,6 +179,35 @@ def test_a_client_with_a_shared_pool_takes_its_addresses_from_that(kit: Kit) -> 
     for option in ({"resolver": print}, {"source_address": "127.0.0.1"}, {"uds": "/x"}):
         with pytest.raises(ValueError, match="are the pool's"):
             hyperpool.Client(pool=pool, **option)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "asked"),
+    [("http", {"proxy.test"}), ("socks5h", {"proxy.test"}), ("socks5", {"proxy.test", "localhost"})],
+)
+def test_behind_a_proxy_the_resolver_is_asked_for_what_is_resolved_here(kit: Kit, scheme: str, asked: set[str]) -> None:
+    """With socks5 names are resolved here, with the others by the proxy."""
+    server, resolver = kit.server(H2_TLS), Resolver("127.0.0.1")
+    proxy = kit.enter(TunnelProxy() if scheme == "http" else SocksProxy())
+    client = kit.client(H2_TLS, resolver=resolver, proxy=f"{scheme}://proxy.test:{proxy.port}")
+    assert client.get(server.url("/bytes/3")).ok
+    assert {host for host, _ in resolver.asked} == asked
+
+
+def test_a_guard_that_refuses_a_proxy_is_a_proxy_error(kit: Kit) -> None:
+    client = kit.client(H2_TLS, resolver=public_only, proxy="http://127.0.0.1:1")
+    assert "PrivateAddress" in str(raised(hyperpool.ProxyError, lambda: client.get("https://a.test/")))
+
+
+@linux_only
+def test_a_proxy_is_reached_from_the_source_address(kit: Kit) -> None:
+    listener = kit.enter(socket.create_server(("127.0.0.1", 0)))
+    client = kit.client(H2_TLS, source_address="127.0.0.2", proxy=f"http://127.0.0.1:{listener.getsockname()[1]}")
+    future = client.submit("GET", "https://a.test/")
+    sock, (host, _) = listener.accept()
+    sock.close()
+    assert host == "127.0.0.2"
+    raised(hyperpool.ProxyError, lambda: future.result(WAIT_S))
 
 
 # -- where from --------------------------------------------------------------------------------------------------------

@@ -195,7 +195,7 @@ def test_a_cut_download_is_gone_on_with_by_the_next_call(kit: Kit, wire: Wire, t
 DOWNLOADS = """
 import sys, hyperpool
 url, path = sys.argv[1:]
-hyperpool.Client().download(url, path, progress=lambda done, total: done >= 100_000 and print(done, flush=True))
+hyperpool.Client().download(url, path, progress=lambda done, total: done >= 250_000 and print(done, flush=True))
 """
 
 
@@ -205,7 +205,7 @@ def test_what_a_killed_program_left_behind_is_gone_on_with(kit: Kit, target: Pat
 
     def stalls(request: Request) -> Reply:
         def body() -> Iterator[bytes]:
-            yield BODY[:100_000]
+            yield BODY[:250_000]
             opened(gate)
 
         return Reply(200, (("content-length", str(SIZE)), ("etag", '"one"')), body())
@@ -214,12 +214,12 @@ def test_what_a_killed_program_left_behind_is_gone_on_with(kit: Kit, target: Pat
     server.route("/a")(stalls)
     command = [sys.executable, "-c", DOWNLOADS, server.url("/a"), str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
-        assert running.stdout is not None and running.stdout.readline() == b"100000\n"
+        assert running.stdout is not None and running.stdout.readline() == b"250000\n"
         running.kill()
     gate.set()
     server.route("/a")(shelf)
     done = client.download(server.url("/a"), target, checksum=f"sha256:{SHA256}")
-    assert 0 < done.resumed_bytes <= 100_000
+    assert 0 < done.resumed_bytes <= 250_000
 
 
 def test_a_file_that_changed_meanwhile_is_begun_anew(kit: Kit, wire: Wire, target: Path) -> None:

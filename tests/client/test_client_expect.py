@@ -10,6 +10,7 @@ import pytest
 from client_support import H1_PLAIN, H2_PLAIN, Kit, Wire
 
 import hyperpool
+from hyperpool.handoff.source import FedSource
 from hyperpool.testing import Reply, ScriptedConnection
 from stage import WAIT_S, opened
 
@@ -229,3 +230,14 @@ def test_many_bodies_that_wait_share_one_connection(kit: Kit) -> None:
     ]
     assert [future.result(WAIT_S).content for future in futures] == [b"%d" % n for n in range(60)]
     assert server.connections_accepted == 1
+
+
+@pytest.mark.parametrize("wire", [H1_PLAIN, H2_PLAIN], ids=str)
+def test_who_feeds_a_refused_body_is_free_to_read_a_long_answer(kit: Kit, wire: Wire) -> None:
+    """The answer is longer than its window, so it is not whole before its reader comes."""
+    server, client = kit.pair(wire, lambda request: Reply(403, body=bytes(3 << 20)), limits=PATIENT)
+    source = FedSource(length_bytes=4 << 20)
+    with client.stream("POST", server.url("/"), content=source, headers=EXPECT) as response:
+        while source.feed(bytes(1 << 16)):
+            continue
+        assert (response.status_code, len(response.read())) == (403, 3 << 20)

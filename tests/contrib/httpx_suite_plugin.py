@@ -45,9 +45,9 @@ class _AsyncTransport(AsyncHyperpoolTransport, httpx.AsyncHTTPTransport):
         return super()._submit(request, content)
 
 
-for _module in (httpx, httpx._client):
-    setattr(_module, "HTTPTransport", _Transport)
-    setattr(_module, "AsyncHTTPTransport", _AsyncTransport)
+_client: Any = httpx._client
+httpx.HTTPTransport = _client.HTTPTransport = _Transport  # type: ignore[misc]
+httpx.AsyncHTTPTransport = _client.AsyncHTTPTransport = _AsyncTransport  # type: ignore[misc]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -88,6 +88,17 @@ class TestExpectations:
         assert exchange.upload is not None and not exchange.excused
         assert exchange.deadlines.touched_at == 107.0
 
+    def test_who_feeds_a_body_that_is_refused_is_told_before_the_answer_is_whole(self) -> None:
+        source = FedSource(length_bytes=4)
+        exchange = self.held(source)
+        exchange.refuse_upload()
+        assert not exchange.excused and not source.feed(b"body")
+
+    def test_without_a_body_there_is_nothing_to_refuse(self) -> None:
+        exchange = make_exchange()
+        exchange.refuse_upload()
+        assert not exchange.excused
+
     def test_a_fed_body_that_nobody_wanted_cannot_go_out_later(self) -> None:
         """What its owner has fed is gone."""
         source = FedSource(length_bytes=4)

@@ -308,7 +308,11 @@ def test_a_server_that_is_not_there_is_a_connection_error(bench: Bench, way: Way
 
 def test_an_unread_response_that_is_forgotten_frees_its_stream(bench: Bench, h2_way: Way) -> None:
     server, connection = bench.pair(h2_way, lambda request: Reply(body=pattern_pieces(50_000_000)))
-    with pytest.warns(ResourceWarning, match="test_hyper_responses.py"):
+
+    def forget() -> None:
         response_to(connection, "GET", "/")
-        # Within the block: without a GIL it is finalized, and warned of, in the next turn of its loop.
+        # Without a GIL it is finalized, and warned of, in the next turn of its loop.
         assert eventually(lambda: server.requests[0].reset_code == 8)
+
+    with pytest.warns(ResourceWarning, match="test_hyper_responses.py"):
+        forget()

@@ -11,6 +11,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.settings
+import hpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -621,14 +622,16 @@ class TestBrokenPeers:
         assert pair.client.receive(wire) == [events.Head(stream_id, 200, [(b"x", value)])]
 
     @pytest.mark.parametrize("leak", [KeyError("x"), ValueError("x"), RecursionError(), MemoryError()])
-    def test_what_h2_itself_leaks_is_an_error_of_ours(self, pair: Pair, leak: Exception) -> None:
+    def test_what_h2_itself_leaks_is_an_error_of_ours(
+        self, pair: Pair, leak: Exception, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """h2 issue 1231: whatever it is, the loop must not die of it."""
 
         def leaking(*args: object, **options: object) -> None:
             raise leak
 
         stream_id = pair.request()
-        pair.client._machine.decoder.decode = leaking  # type: ignore[method-assign]
+        monkeypatch.setattr(hpack.Decoder, "decode", leaking)
         pair.answer(stream_id)
         pair.to_client()
         assert type(pair.client.failure) is RemoteProtocolError

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from hyperpool.aio.client import ready
-from hyperpool.aio.uploads import AsyncSource
+from hyperpool.aio.uploads import AsyncSource, declared_bytes
 from hyperpool.aio.waiting import Turns, outcome_of, take
 from hyperpool.contrib.httpx import sending
 from hyperpool.contrib.httpx.errors import as_httpx_raises, may_try_again
@@ -208,7 +208,8 @@ class AsyncHyperpoolTransport(Transport, httpx.AsyncBaseTransport):
         whole, source = sending.whole_body(request), None
         if whole is None:
             # An iterator is sent once: what a stream of httpx would do a second time is its own secret.
-            source = AsyncSource(aiter(request.stream))  # type: ignore[arg-type]
+            length_bytes = declared_bytes(request.headers.multi_items())
+            source = AsyncSource(aiter(request.stream), length_bytes=length_bytes)  # type: ignore[arg-type]
         try:
             response = await self._answer(request, source or whole or None)
         except BaseException as error:
