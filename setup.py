@@ -23,12 +23,12 @@ def readme() -> str:
     return path.read_text("utf-8") if path.exists() else ""
 
 
-# Upper bounds only where hyperpool leans on more than the documented API: h2's one override (protocol/frame_guard.py)
-# and hpack's tables, h11's states, urllib3's values. The lower bounds passed the tests; pyOpenSSL 26.2 is
-# the first with Connection.set_options.
+# Upper bounds only where hyperpool leans on more than the documented API: h2's streams and hpack's tables and literals
+# (protocol/h2_quick.py, hpack_memo.py; their tests hold them against h2 and hpack themselves), h11's states, urllib3's
+# values. The lower bounds passed the tests; pyOpenSSL 26.2 is the first with Connection.set_options.
 REQUIRES = [
-    "h2>=4.4.1,<5",
-    "hpack>=4.2,<5",
+    "h2>=4.4.1,<4.5",
+    "hpack>=4.2,<4.3",
     "h11>=0.16,<1",
     "urllib3>=2.7,<3",
     "certifi>=2024.7.4",
@@ -40,6 +40,8 @@ BROTLI = ["brotli>=1.2"]
 ZSTD = ["zstandard>=0.23"]
 SOCKS = ["socksio>=1.0,<2"]
 CLI = ["rich>=13.7"]
+CHARSET = ["charset_normalizer>=3,<4"]
+PUBLICSUFFIX = ["publicsuffixlist>=1.0.2.20241102"]
 REQUESTS = ["requests>=2.32.2"]
 HTTPX = ["httpx>=0.28,<1"]
 
@@ -56,6 +58,23 @@ TEST = [
     "minio>=7.2",
     "interleave-test>=0.1; python_version >= '3.12'",
     "httpx[http2]>=0.28,<1",
+    "flask>=3.0.3",
+    "django>=4.2.16",
+    "botocore>=1.37",
+]
+
+# Not niquests: its urllib3-future overwrites urllib3 (docs/performance.md says how to install it beside).
+BENCH = [
+    "httpx[http2]>=0.28,<1",
+    "httpcore[http2]>=1.0.9,<2",
+    "aiohttp>=3.14,<4",
+    "pycurl>=7.49",
+    "primp>=2.0,<3",
+    "pyreqwest>=0.15,<0.16; python_version >= '3.11'",
+    "matplotlib>=3.11; python_version >= '3.11'",
+    "cryptography>=45",
+    *REQUESTS,
+    *CLI,
 ]
 
 setup(
@@ -75,12 +94,14 @@ setup(
         "zstd": ZSTD,
         "socks": SOCKS,
         "cli": CLI,
+        "charset": CHARSET,
+        "publicsuffix": PUBLICSUFFIX,
         "requests": REQUESTS,
         "httpx": HTTPX,
-        "test": [*TEST, *BROTLI, *ZSTD, *SOCKS, *CLI, *REQUESTS],
+        "test": [*TEST, *BROTLI, *ZSTD, *SOCKS, *CLI, *CHARSET, *PUBLICSUFFIX, *REQUESTS],
         "lint": ["ruff>=0.12", "mypy>=1.16"],
         "docs": ["sphinx>=8.1", "myst-parser>=4,<6"],
-        "bench": ["httpx[http2]>=0.28,<1", "httpcore[http2]>=1.0.5,<2", *REQUESTS, "cryptography>=45"],
+        "bench": BENCH,
     },
     entry_points={
         "console_scripts": ["hyperpool = hyperpool.cli:main"],

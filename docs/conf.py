@@ -54,7 +54,7 @@ nitpick_ignore_regex = [
     # Attributes that `__init__` makes: nothing but a reader can see that they are there.
     ("py:obj", r"received"),
     # In the pages, what looks like ours: header fields, other packages, a logger, and what not-yet.md names.
-    ("py:obj", r"Authorization|Cookie|OpenSSL\..*|hyperpool\.(aio|frames)"),
+    ("py:obj", r"Authorization|Cookie|Trailer|OpenSSL\..*|hyperpool\.frames"),
 ]
 
 autodoc_member_order = "bysource"
@@ -135,7 +135,7 @@ def _read_docstring(app: Any, what: str, name: str, obj: Any, options: Any, line
 # The pages speak of what is inside, too, and of hyper's names and the faces for other libraries.
 _MODULES = {module.name for module in pkgutil.walk_packages(hyperpool.__path__, "hyperpool.")}
 for _module in sorted(_MODULES):
-    if re.match(r"hyperpool\.(protocol|handoff|engine|http20|http11|common|http_client|contrib)\b", _module):
+    if re.match(r"hyperpool\.(protocol|handoff|engine|http20|http11|common|http_client|contrib|aio)\b", _module):
         importlib.import_module(_module)
 
 

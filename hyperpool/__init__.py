@@ -14,6 +14,7 @@ from hyperpool.client import Client
 from hyperpool.default import (
     default_client,
     delete,
+    download,
     get,
     head,
     map,
@@ -25,9 +26,11 @@ from hyperpool.default import (
     request,
     stream,
     submit,
+    upload,
 )
 from hyperpool.errors import (
     CertificateError,
+    ChecksumError,
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
@@ -59,14 +62,17 @@ from hyperpool.values import Limits, Origin, Request, Timeout
 if TYPE_CHECKING:
     from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection
     from hyperpool.connection_messages import HTTP11Response, HTTP20Push, HTTP20Response, HTTPVersion
+    from hyperpool.handoff.hooks import ConnectionInfo
     from hyperpool.headers import HTTPHeaderMap
     from hyperpool.policy.auth import BasicAuth, BearerAuth
     from hyperpool.policy.cookies import Cookies
     from hyperpool.policy.digest import DigestAuth
+    from hyperpool.policy.download import Download
 
 # Where names live that few programs need, hyper's above all; and the rooms to which `import hyperpool` alone gives
 # access, as `import hyper` did.
 _ON_USE = {
+    "ConnectionInfo": "handoff.hooks",
     "HTTP11Connection": "connection",
     "HTTP20Connection": "connection",
     "HTTPConnection": "connection",
@@ -78,9 +84,10 @@ _ON_USE = {
     "BearerAuth": "policy.auth",
     "Cookies": "policy.cookies",
     "DigestAuth": "policy.digest",
+    "Download": "policy.download",
     "HTTPVersion": "connection_messages",
 }
-_ROOMS_ON_USE = frozenset({"common", "contrib", "http11", "http20", "http_client", "tls", "window"})
+_ROOMS_ON_USE = frozenset({"aio", "common", "contrib", "http11", "http20", "http_client", "tls", "window"})
 
 
 def __getattr__(name: str) -> Any:
@@ -96,14 +103,17 @@ __all__ = [
     "BasicAuth",
     "BearerAuth",
     "CertificateError",
+    "ChecksumError",
     "Client",
     "ConnectError",
     "ConnectTimeout",
+    "ConnectionInfo",
     "ConnectionLost",
     "ConnectionPool",
     "Cookies",
     "DecodeError",
     "DigestAuth",
+    "Download",
     "HTTP11Connection",
     "HTTP11Response",
     "HTTP20Connection",
@@ -140,6 +150,7 @@ __all__ = [
     "__version__",
     "default_client",
     "delete",
+    "download",
     "get",
     "head",
     "map",
@@ -151,4 +162,5 @@ __all__ = [
     "request",
     "stream",
     "submit",
+    "upload",
 ]

@@ -1,4 +1,4 @@
-"""Where hyperpool's microseconds go: the loop thread and one caller, by floors of the house and libraries.
+"""Where hyperpool's microseconds go, thread by thread: by floors of the house and libraries.
 
     python -m stress.bench --profile h2,16
 
@@ -15,7 +15,7 @@ import pstats
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +29,8 @@ from stress.bench_scenarios import Kind, Scenario
 from stress.bench_servers import Places
 from stress.bench_values import Job, Measured
 
-_LOOP, _CALLER = "loop thread", "callers (one of them watched)"
+_LOOP, _UPLOAD, _CALLER = "loop thread", "upload thread", "callers (one of them watched)"
+_UPLOAD_NAME = "hyperpool upload"
 _SHOWN_FUNCTIONS = 12
 
 # The first that is found in a file's name says whose time it is; then the built-ins, which have no file.
@@ -74,24 +75,19 @@ _Key = tuple[str, int, str]
 
 
 class _Watched:
-    """Which threads are watched, and how. Shared; each entry is written by its own thread."""
+    """Which threads are watched, and how. Shared; each entry is written by one thread at a time."""
 
     def __init__(self) -> None:
         self.profiles: dict[str, cProfile.Profile] = {}
-        self.loop_cpu_s = 0.0
+        self.cpu_s: defaultdict[str, float] = defaultdict(float)
         self._on = False
 
-    def run_loop(self, run: Callable[[Any], None], loop: Any) -> None:
-        """The loop's `run`, in its thread, watched where that is wanted."""
+    def run(self, who: str, work: Callable[[], object]) -> None:
+        """What a thread does, in that thread; the first one of a kind is watched, where that is wanted."""
         began_s = time.thread_time()
-        with self._watching(_LOOP):
-            run(loop)
-        self.loop_cpu_s += time.thread_time() - began_s
-
-    def call(self, work: Callable[[], None]) -> None:
-        """A caller's work, in its thread; the first one is watched."""
-        with self._watching(_CALLER):
+        with self._watching(who):
             work()
+        self.cpu_s[who] += time.thread_time() - began_s
 
     @contextmanager
     def _watching(self, who: str) -> Iterator[None]:
@@ -110,36 +106,50 @@ class _Watched:
 
 
 @contextmanager
-def _around_the_loop(watched: _Watched) -> Iterator[None]:
+def _around(watched: _Watched) -> Iterator[None]:
+    """Stand around what the library's own threads do."""
     from hyperpool.engine.loop import OriginLoop
 
     loops: Any = OriginLoop
-    run = loops.run
-    loops.run = lambda loop: watched.run_loop(run, loop)
+    threads: Any = threading.Thread
+    run_loop, run_thread = loops.run, threads.run
+
+    def run(thread: threading.Thread) -> None:
+        if thread.name == _UPLOAD_NAME:
+            watched.run(_UPLOAD, lambda: run_thread(thread))
+        else:
+            run_thread(thread)
+
+    loops.run = lambda loop: watched.run(_LOOP, lambda: run_loop(loop))
+    threads.run = run
     try:
         yield
     finally:
-        loops.run = run
+        loops.run, threads.run = run_loop, run_thread
 
 
-def _drive(scenario: Scenario, job: Job, watched: _Watched) -> tuple[float, float]:
-    """One run: the CPU time of the process for each unit, in us, and the loop thread's share of it."""
-    began_s, loop_began_s = time.process_time(), watched.loop_cpu_s
+def _drive(scenario: Scenario, job: Job, watched: _Watched) -> dict[str, float]:
+    """One run: the CPU time for each unit, in us, of each kind of thread."""
+    began_s = time.process_time()
+    watched.cpu_s.clear()
     with opened(Hyperpool, setting_for(scenario, job)) as peer:
         cpu_us = _moved(scenario, job, peer, watched) if scenario.unit == "MB" else _asked(scenario, job, peer, watched)
-    return cpu_us, (watched.loop_cpu_s - loop_began_s) / (time.process_time() - began_s)
+    all_s = time.process_time() - began_s
+    shares = {who: watched.cpu_s[who] / all_s for who in (_LOOP, _UPLOAD)}
+    shares[_CALLER] = 1 - sum(shares.values())
+    return {who: cpu_us * share for who, share in shares.items()}
 
 
 def _moved(scenario: Scenario, job: Job, peer: Any, watched: _Watched) -> float:
     found: list[Measured] = []
-    _in_a_thread(lambda: watched.call(lambda: found.append(transfers(scenario, job, peer))))
+    _in_a_thread(lambda: watched.run(_CALLER, lambda: found.append(transfers(scenario, job, peer))))
     return found[0].cpu_us
 
 
 def _asked(scenario: Scenario, job: Job, peer: Any, watched: _Watched) -> float:
     run = _WatchedRun(job, peer, watched)
     if scenario.kind is Kind.FLIGHT:
-        _in_a_thread(lambda: watched.call(lambda: run.in_flight(scenario.workers)))
+        _in_a_thread(lambda: watched.run(_CALLER, lambda: run.in_flight(scenario.workers)))
     else:
         run.by_threads(scenario.workers)
     return run.measured("").cpu_us
@@ -153,7 +163,7 @@ class _WatchedRun(Run):
         self._watched = watched
 
     def _work(self, lane: Any) -> None:
-        self._watched.call(lambda: Run._work(self, lane))
+        self._watched.run(_CALLER, lambda: Run._work(self, lane))
 
 
 def _in_a_thread(work: Callable[[], None]) -> None:
@@ -193,7 +203,7 @@ def _name(key: _Key) -> str:
 
 
 def _tables(scenario: Scenario, watched: _Watched, per_unit_us: dict[str, float]) -> Iterator[bench_show.Table]:
-    for who in (_LOOP, _CALLER):
+    for who in (each for each in per_unit_us if each in watched.profiles):
         owners, functions = _shares(watched.profiles[who])
         all_s = sum(owners.values()) or 1.0
         heads = [f"{who}: whose time", "", "share", f"CPU us/{scenario.unit}"]
@@ -212,17 +222,16 @@ def main(scenario: Scenario, seconds: float) -> int:
         print("--profile needs Python 3.10 or 3.11: later ones' cProfile watches all threads at once", file=sys.stderr)
         return 2
     watched = _Watched()
-    with Places(1) as places, _around_the_loop(watched):
+    with Places(1) as places, _around(watched):
         job = Job(
             client="hyperpool",
             scenario=scenario.key,
             seconds=seconds,
             **places.job_for(scenario, scenario.size_bytes),
         )
-        cpu_us, loop_share = _drive(scenario, job, watched)
+        per_unit_us = _drive(scenario, job, watched)
         watched.switch_on()
         _drive(scenario, job, watched)
-    per_unit_us = {_LOOP: cpu_us * loop_share, _CALLER: cpu_us * (1 - loop_share)}
     for table in _tables(scenario, watched, per_unit_us):
         bench_show.show(table)
     return 0

@@ -2,6 +2,7 @@
 
 from hyperpool.contrib import HTTP20Adapter      # requests
 from hyperpool.contrib.urllib3 import PoolManager
+from hyperpool.contrib.httpx import HyperpoolTransport   # httpx
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Dials:
         if have >= self.prewarm:
             self.prewarm = 0
         wanted = max(waiting, self.prewarm - have)
-        if now < self._not_before_at:
+        if now < self._not_before_at or not wanted:
             return 0
         if self.version == Http1Connection.version and connections.all_ready:
             room = self._limits.max_http1_connections_per_origin - have

@@ -73,7 +73,7 @@ class SoleWaiter(Generic[T]):
     def result(self) -> T:
         """What came of it. Blocks. Raises its error; whatever else ends the wait, as Ctrl-C does, cancels it."""
         if not self._done:
-            refuse_on_loop_thread("a request that waits")
+            refuse_on_loop_thread("A blocking request")
         try:
             self._gate.acquire()
         except BaseException:

@@ -276,7 +276,7 @@ def test_the_default_client_is_made_anew_after_it_was_closed(kit: Kit) -> None:
     assert hyperpool.default_client() is not first
 
 
-@pytest.mark.parametrize("name", [*VERBS, "head", "request", "submit", "stream", "map"])
+@pytest.mark.parametrize("name", [*VERBS, "head", "request", "submit", "stream", "map", "download", "upload"])
 def test_each_module_function_is_documented_and_typed_like_its_twin(name: str) -> None:
     function, method = getattr(hyperpool, name), getattr(hyperpool.Client, name)
     assert function.__doc__ and method.__doc__

@@ -150,6 +150,16 @@ def test_prewarm_opens_connections_before_any_request(bench: Bench) -> None:
     assert (len(bench.connections), bench.dialer.started) == (3, 3)
 
 
+def test_a_request_that_takes_the_prewarmed_connection_causes_no_second_one(bench: Bench) -> None:
+    bench.put(messages.Prewarm(1))
+    bench.submit()
+    bench.run()
+    peer = bench.connect_h2()
+    peer.carry()  # its SETTINGS are there with the connection, as they are over TLS
+    bench.run()
+    assert (peer.paths, bench.dialer.started) == (["/"], 1)
+
+
 def test_the_queue_is_bounded(make_bench: MakeBench) -> None:
     bench = make_bench(max_queued_per_origin=3)
     calls = bench.submit_many(5)
