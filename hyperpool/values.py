@@ -212,6 +212,8 @@ class Limits:
     max_queued_per_origin: requests waiting for a slot. 10,000: a program that is further behind wants to know it.
     max_origins: I/O threads. 1,000: each costs about 100 KiB when idle.
     stream_window_bytes: unread bytes that one response may hold. 1 MiB: 20 MB/s at 50 ms round trip.
+    max_stream_window_bytes: what that grows to while its reader keeps up and the round trip holds it back. 16 MiB:
+        320 MB/s at 50 ms.
     connection_window_bytes: bytes in flight on one connection. 64 MiB: never the bottleneck; memory is bounded by the
         stream windows, since this window is credited on receipt.
     upload_buffer_bytes: bytes of a streamed upload that wait for the I/O thread. 256 KiB.
@@ -239,6 +241,7 @@ class Limits:
     max_queued_per_origin: int = 10_000
     max_origins: int = 1_000
     stream_window_bytes: int = 1 << 20
+    max_stream_window_bytes: int = 16 << 20
     connection_window_bytes: int = 64 << 20
     upload_buffer_bytes: int = 256 << 10
     idle_s: float = 90.0

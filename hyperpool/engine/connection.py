@@ -13,7 +13,7 @@ import random
 import selectors
 from typing import TYPE_CHECKING, Protocol
 
-from hyperpool.engine.transport import Transport
+from hyperpool.engine.transport import RECV_BYTES, Transport
 from hyperpool.errors import ConnectionLost, HyperpoolError
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, State
@@ -31,6 +31,8 @@ NEVER_WRITTEN = "the connection was lost before a byte of it was written"
 # Ciphertext that may wait before uploads pause: enough to fill a socket, little enough that a PING or a RST_STREAM does
 # not queue behind megabytes.
 BACKLOG_BYTES = 256 << 10
+# One turn of the loop reads this much of a connection at most (1 MiB), so that another connection gets its turn.
+TURN_PIECES = (1 << 20) // RECV_BYTES
 
 
 class Life(enum.Enum):
@@ -167,8 +169,11 @@ class Connection:
     # -- bytes -----------------------------------------------------------------------------------------------------
 
     def read(self) -> None:
-        """Take what the socket has, act on it, then on the end of the connection if that came with it."""
-        self.hear(self.transport.receive())
+        """Take what the socket has, up to a turn's share, and act on it; then on the end, if that came with it."""
+        for _ in range(TURN_PIECES):
+            self.hear(self.transport.receive())
+            if not self.transport.more or self.life is Life.CLOSED or not self.wants_read:
+                return
 
     def hear(self, data: bytes) -> None:
         """Act on these bytes, and on what the transport says beside them."""

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     from hyperpool.values import Limits, Route
 
 
+# Whose half a window is read within this many round trips is held back by the window.
+WIDEN_WITHIN_ROUND_TRIPS = 2
+
+
 class _Stream:
     """An exchange on its stream.
 
     Owned by the loop thread.
     """
 
-    __slots__ = ("begins_at_bytes", "exchange", "interim", "ledger", "sending", "stream_id", "trailers")
+    __slots__ = ("begins_at_bytes", "credited_at", "exchange", "interim", "ledger", "sending", "stream_id", "trailers")
 
     def __init__(self, stream_id: int, exchange: Exchange, ledger: ReceiveLedger, *, begins_at_bytes: int = -1) -> None:
         self.stream_id = stream_id
@@ -45,6 +49,8 @@ class _Stream:
         self.begins_at_bytes = begins_at_bytes
         self.sending = exchange.source is not None and not exchange.pushed
         self.interim = 0
+        # When its last credit was given; at first, when its head came.
+        self.credited_at = NEVER
         self.trailers: events.Fields = []
 
 
@@ -69,6 +75,8 @@ class Http2Connection(Connection):
         self._peer = Liveness(limits, calm=host.calm, now=host.now)
         self._answers = UnreadAnswers()
         self._expectations = Expectations(limits.continue_after_s)
+        # From our SETTINGS to their acknowledgement; None before that.
+        self._round_trip_s: float | None = None
 
     # -- what the loop asks ----------------------------------------------------------------------------------------
 
@@ -210,6 +218,8 @@ class Http2Connection(Connection):
             self._peer.heard(self.host.now)
         self._h2.tick(self.host.now)
         super().hear(data)
+        if self._round_trip_s is None and self._h2.settings_acknowledged:
+            self._round_trip_s = self.host.now - self.opened_at
 
     def handle(self, heard: list[events.Event]) -> None:
         """Act on events, each by its class."""
@@ -223,7 +233,7 @@ class Http2Connection(Connection):
         stream = self._streams.get(event.stream_id)
         if stream is None:
             return
-        stream.exchange.deadlines.touched_at = self.host.now
+        stream.exchange.deadlines.touched_at = stream.credited_at = self.host.now
         if event.status >= REFUSAL and stream.exchange in self._expectations.held:
             self._expectations.refuse(stream.exchange)
             self.host.uploaded(stream.exchange)
@@ -393,7 +403,20 @@ class Http2Connection(Connection):
             self._break_off(stream, h2_codec.CANCEL, error)
             return
         if credit:
-            self._h2.grant(credit, stream.stream_id)
+            self._h2.grant(credit + self._more_for(stream), stream.stream_id)
+
+    def _more_for(self, stream: _Stream) -> int:
+        """What a window grows by whose half was read so soon that the round trip must be what holds the peer back.
+
+        It ends between four and sixteen times what is under way in a round trip.
+        """
+        now = self.host.now
+        since_s, stream.credited_at = now - stream.credited_at, now
+        soon_s = WIDEN_WITHIN_ROUND_TRIPS * (self._round_trip_s or 0.0)
+        # Twice in one turn says nothing about time. A window manager of the caller's decides for itself.
+        if not 0 < since_s < soon_s or self.route.window_manager is not None:
+            return 0
+        return stream.ledger.widen(self.limits.max_stream_window_bytes)
 
     def _grant_connection(self) -> None:
         try:

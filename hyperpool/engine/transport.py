@@ -11,10 +11,10 @@ from typing import Protocol
 
 from hyperpool.errors import ConnectionLost, HyperpoolError
 
-# One recv: several TLS records, so that few system calls are made; larger ones only cost memory that is given back.
+# One recv, and one piece of what the connection hears: several TLS records, so that few system calls are made. From
+# 128 KiB on, malloc takes each buffer from the kernel and gives it back: the page faults then cost more than all the
+# rest of a large body (docs/performance.md). Halved, a large body takes 10 % more CPU.
 RECV_BYTES = 64 << 10
-# One turn of the loop reads this much of a connection at most, so that another connection gets its turn.
-TURN_BYTES = 1 << 20
 
 
 class Tls(Protocol):
@@ -54,6 +54,8 @@ class Transport:
         self._backlog = bytearray()
         # All that the socket has taken so far.
         self.sent_bytes = 0
+        # Whether the last `receive` may have left something in the socket.
+        self.more = False
         self.eof = False
         self.failure: HyperpoolError | None = None
 
@@ -63,18 +65,9 @@ class Transport:
         return len(self._backlog)
 
     def receive(self) -> bytes:
-        """Everything that is here now, up to one turn's share. Sets ``eof`` and ``failure``; never raises."""
-        pieces: list[bytes] = []
-        size = 0
-        while size < TURN_BYTES:
-            data = self._recv()
-            if not data:
-                break
-            pieces.append(data)
-            size += len(data)
-            if len(data) < RECV_BYTES:
-                break  # the socket is empty; if not, the selector will say so
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        """What is here now, up to `RECV_BYTES`. Sets ``more``, ``eof`` and ``failure``; never raises."""
+        data = self._recv()
+        self.more = len(data) == RECV_BYTES  # else the socket is empty; if it is not, the selector will say so
         return data if self._tls is None else self._decrypt(self._tls, data)
 
     def _recv(self) -> bytes:

@@ -59,6 +59,17 @@ class ReceiveLedger:
         self.left += credit
         return credit
 
+    def widen(self, most_bytes: int) -> int:
+        """Make the window four times as wide, but not past ``most_bytes``; the bytes to grant for that at once.
+
+        By twice, 100 MB over a round trip of 50 ms would spend half of their time on growing.
+        """
+        more = max(0, min(3 * self.window_bytes, most_bytes - self.window_bytes))
+        self.window_bytes += more
+        self.granted += more
+        self.left += more
+        return more
+
     @property
     def balanced(self) -> bool:
         """Whether L7 holds."""

@@ -225,3 +225,69 @@ def test_a_peer_that_overruns_a_window_is_told_so_and_left(narrow: Bench) -> Non
     assert peer.goaway is not None and peer.goaway.error_code == 3
     with pytest.raises(RemoteProtocolError):
         call.response.read()
+
+
+# -- windows that grow -------------------------------------------------------------------------------------------------
+
+ROUND_TRIP_S = 0.05
+
+
+def widths(bench: Bench, peer: H2Peer, call: Call, *, after_s: float) -> list[int]:
+    """How wide the window is after each of some times in which the peer sends all it may, and a reader takes it."""
+    found = []
+    for _ in range(5):
+        sent = peer.fill_window(call.stream_id)
+        bench.advance(after_s)
+        assert len(call.read()) == sent
+        bench.run()
+        assert_conserved(bench, peer)
+        found.append(http2(bench)._streams[call.stream_id].ledger.window_bytes)
+    return found
+
+
+def distant(bench: Bench) -> H2Peer:
+    peer = bench.open_h2()
+    http2(bench)._round_trip_s = ROUND_TRIP_S
+    return peer
+
+
+def test_the_round_trip_is_measured_with_our_settings(bench: Bench) -> None:
+    bench.submit()
+    bench.run()
+    peer = bench.connect_h2(greet=False)
+    bench.run()
+    bench.advance(ROUND_TRIP_S)
+    peer.greet()
+    bench.run()
+    assert http2(bench)._round_trip_s == pytest.approx(ROUND_TRIP_S)
+
+
+def test_a_window_that_holds_a_keen_reader_back_grows_up_to_its_bound(make_bench: MakeBench) -> None:
+    bench = make_bench(stream_window_bytes=STREAM_BYTES, max_stream_window_bytes=1_000_000)
+    peer = distant(bench)
+    call = open_stream(bench, peer)
+    found = widths(bench, peer, call, after_s=ROUND_TRIP_S)
+    assert (found[0], found[-1], found) == (4 * STREAM_BYTES, 1_000_000, sorted(found))
+
+
+def test_a_window_that_holds_nobody_back_stays(make_bench: MakeBench) -> None:
+    bench = make_bench(stream_window_bytes=STREAM_BYTES)
+    peer = distant(bench)
+    call = open_stream(bench, peer)
+    assert set(widths(bench, peer, call, after_s=3 * ROUND_TRIP_S)) == {STREAM_BYTES}
+
+
+def test_a_window_does_not_grow_before_a_round_trip_is_known(make_bench: MakeBench) -> None:
+    bench = make_bench(stream_window_bytes=STREAM_BYTES)
+    peer = bench.open_h2()
+    call = open_stream(bench, peer)
+    assert set(widths(bench, peer, call, after_s=0.001)) == {STREAM_BYTES}
+
+
+def test_a_window_that_nobody_reads_from_stays(make_bench: MakeBench) -> None:
+    bench = make_bench(stream_window_bytes=STREAM_BYTES)
+    peer = distant(bench)
+    call = open_stream(bench, peer)
+    sent = peer.fill_window(call.stream_id)
+    bench.advance(ROUND_TRIP_S)
+    assert (sent, peer.stream_credit[call.stream_id]) == (STREAM_BYTES, 0)

@@ -268,3 +268,16 @@ class TestManaged:
         ledger = ManagedLedger(1_000, lambda _: Slotted())  # type: ignore[arg-type,return-value]
         with pytest.raises(LocalProtocolError, match="document_size"):
             ledger.expect(5)
+
+
+def test_a_window_grows_up_to_its_bound_and_the_ledger_balances() -> None:
+    ledger = ReceiveLedger(100_000)
+    ledger.receive(60_000)
+    assert [ledger.widen(450_000) for _ in range(3)] == [300_000, 50_000, 0]
+    assert (ledger.window_bytes, ledger.left, ledger.balanced) == (450_000, 390_000, True)
+
+
+def test_a_window_that_is_wider_than_the_bound_stays() -> None:
+    ledger = ReceiveLedger(100_000)
+    assert ledger.widen(70_000) == 0
+    assert ledger.window_bytes == 100_000
