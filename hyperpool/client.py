@@ -7,7 +7,6 @@ socket or a protocol.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -26,9 +25,7 @@ from hyperpool.policy.cookies import Cookies, CookiesLike, of_a_call
 from hyperpool.policy.courier import Courier
 from hyperpool.policy.defaults import DefaultHeaders
 from hyperpool.policy.escort import Escort, carry_out
-from hyperpool.policy.flights import as_completed, in_order, len_of, told
 from hyperpool.policy.journey import Company, Journey, Plan
-from hyperpool.policy.multipart import Multipart
 from hyperpool.policy.retries import Retries, RetriesLike, RetryBudget, as_retry
 from hyperpool.policy.writing import Params
 from hyperpool.pool import ConnectionPool
@@ -344,6 +341,8 @@ class Client:
         refuse_on_loop_thread("Client.map()")
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
+        from hyperpool.policy.flights import as_completed, in_order, len_of, told
+
         submitted = (self._submit_entry(entry, options) for entry in requests)
         responses = in_order(submitted, max_in_flight) if ordered else as_completed(submitted, max_in_flight)
         return responses if progress is None else told(responses, progress, len_of(requests))
@@ -436,7 +435,7 @@ class Client:
         closing = threading.Event()
         if self._company.closing.is_set():
             closing.set()
-        self._company = dataclasses.replace(self._company, closing=closing)
+        self._company = self._company._replace(closing=closing)
 
     def __enter__(self) -> Client:
         return self
@@ -449,9 +448,11 @@ class Client:
 
 
 def _source(content: Any) -> Source | None:
-    if isinstance(content, Multipart):
-        return content.source()
-    return make_source(content)
+    if isinstance(content, (bytes, str)):
+        return make_source(content)
+    from hyperpool.policy.multipart import Multipart
+
+    return content.source() if isinstance(content, Multipart) else make_source(content)
 
 
 @in_child

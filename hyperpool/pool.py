@@ -22,7 +22,6 @@ from hyperpool.handoff.hooks import as_hooks
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
 from hyperpool.handoff.messages import Close, Connect, Ping, Prewarm, Retire, Submit
-from hyperpool.handoff.pushes import Pushes
 from hyperpool.handoff.source import Source, make_source
 from hyperpool.process import FOR_ALL, FOR_TLS, load, pools, running, tell
 from hyperpool.protocol.fields import forwarded, prepare_head, tunnelled
@@ -32,6 +31,7 @@ from hyperpool.values import (
     Origin,
     Proxy,
     Request,
+    RequestHead,
     Route,
     TlsSettings,
     as_source_address,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from hyperpool.engine.stats import OriginStats
     from hyperpool.engine.trust import TlsConfig
     from hyperpool.handoff.response import Response
-    from hyperpool.protocol.events import RequestHead
 
 # A loop may end between the look-up and the put; a fresh one cannot, so the second try succeeds but for a close.
 _TRIES = 8
@@ -180,7 +179,7 @@ class ConnectionPool:
         load("requests", FOR_ALL)
         url = parse_url(request.url)
         if request.target is not None:
-            url = dataclasses.replace(url, target=request.target)
+            url = url._replace(target=request.target)
         if route is None:
             route = self._own_route(url.origin)
         if source is None:
@@ -203,6 +202,8 @@ class ConnectionPool:
         )
         exchange.route = route
         if route.push:
+            from hyperpool.handoff.pushes import Pushes
+
             exchange.pushes = Pushes()
         return exchange
 

@@ -58,15 +58,20 @@ def _drain_at_exit() -> None:
 
 
 # What requests need, and what those over TLS need besides. urllib3 parses URLs, and holds headers; socket.getaddrinfo
-# asks for the codec.
+# asks for the codec. What functions of ours import when they are called stands here too, where any request may come
+# to call them.
 FOR_ALL = (
     "urllib3",
     "encodings.idna",
     *(f"hyperpool.engine.{name}" for name in ("dialler", "loop", "resolve", "trust")),
+    *("hyperpool.protocol.content", "hyperpool.handoff.pushes", "base64", "datetime", "http", "json", "urllib.parse"),
 )
 FOR_TLS = ("ssl", "certifi", "OpenSSL.SSL", "service_identity.cryptography")
 # Others that are imported on the way, by whichever thread needs them first.
-_ON_THE_WAY = ("brotli", "http.cookiejar", "idna", "urllib.request", "zstandard")
+_ON_THE_WAY = (
+    *("brotli", "http.cookiejar", "idna", "ipaddress", "netrc", "pathlib", "urllib.request", "zstandard"),
+    *(f"hyperpool.policy.{name}" for name in ("download", "flights", "multipart", "progress", "suffixes", "upload")),
+)
 
 
 def load(what: str, names: tuple[str, ...]) -> None:

@@ -10,14 +10,16 @@ does not overrule a proxy that the program itself chose (so in requests and http
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from hyperpool.errors import InvalidURL
 from hyperpool.values import Origin, Proxy, Route
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Network, IPv6Network
 
 ProxyLike = Union[str, Proxy, "Mapping[str, str | Proxy | None]", None]
 
@@ -221,10 +223,9 @@ def read_no_proxy(text: str) -> tuple[Exemption, ...]:
     return tuple(Exemption(entry) for entry in _SEPARATORS.split(text) if entry)
 
 
-_Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network, None]
+def _network(text: str) -> IPv4Network | IPv6Network | None:
+    import ipaddress
 
-
-def _network(text: str) -> _Network:
     try:
         return ipaddress.ip_network(text.strip("[]"), strict=False)
     except ValueError:
@@ -237,6 +238,8 @@ def _without_port(entry: str) -> tuple[str, int | None]:
 
 
 def _covered(host: str, network: Any) -> bool:
+    import ipaddress
+
     try:
         return ipaddress.ip_address(host.partition("%")[0]) in network
     except ValueError:

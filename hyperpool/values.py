@@ -1,19 +1,17 @@
-"""The values that every floor speaks of: Origin, Url, Timeout, Limits, TlsSettings, Request.
+"""The values that every floor speaks of: Origin, Url, Timeout, Limits, TlsSettings, Request, RequestHead.
 
-All immutable, all comparable, none knows a socket, a thread or a codec. urllib3 is imported on first use only: it
-parses URLs here, and importing hyperpool must stay cheap.
+All immutable, all comparable, none knows a socket, a thread or a codec. Importing hyperpool must stay cheap:
+what only some of this needs is imported on first use, urllib3 above all, which parses URLs here.
 """
 
 from __future__ import annotations
 
 import functools
-import ipaddress
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Union
-from urllib.parse import quote, unquote
+from typing import Any, NamedTuple, Union
 
 from hyperpool.errors import InvalidURL
 
@@ -48,12 +46,13 @@ class Origin:
 
     def __str__(self) -> str:
         if self.uds is not None:
+            from urllib.parse import quote
+
             return f"http+unix://{quote(self.uds, safe='', errors='surrogateescape')}"
         return f"{self.scheme}://{self.authority}"
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(NamedTuple):
     """A parsed, requestable URL. Immutable. ``target`` is the path with its query, ready for the wire."""
 
     origin: Origin
@@ -95,6 +94,8 @@ def _target(after_host: str) -> str:
 
 
 def _socket_path(quoted: str, shown: str) -> str:
+    from urllib.parse import unquote
+
     path = unquote(quoted, errors="surrogateescape")
     if "@" in quoted or not is_socket_path(path):
         example = "http+unix://%2Frun%2Fapp.sock/target"
@@ -117,6 +118,8 @@ def as_source_address(given: Any) -> tuple[str, int] | None:
     host, port = (given, 0) if isinstance(given, str) else given
     if not isinstance(port, int) or not 0 <= port <= 65535:
         raise ValueError(f"the port of source_address must be between 0 and 65535, not {port!r}")
+    import ipaddress
+
     ipaddress.ip_address(host)
     return str(host), port
 
@@ -212,8 +215,8 @@ class Limits:
     max_queued_per_origin: requests waiting for a slot. 10,000: a program that is further behind wants to know it.
     max_origins: I/O threads. 1,000: each costs about 100 KiB when idle.
     stream_window_bytes: unread bytes that one response may hold. 1 MiB: 20 MB/s at 50 ms round trip.
-    max_stream_window_bytes: what that grows to while its reader keeps up and the round trip holds it back. 16 MiB:
-        320 MB/s at 50 ms.
+    max_stream_window_bytes: what that grows to while its reader keeps up and the round trip holds it back. None: 16
+        times stream_window_bytes, so 320 MB/s at 50 ms.
     connection_window_bytes: bytes in flight on one connection. 64 MiB: never the bottleneck; memory is bounded by the
         stream windows, since this window is credited on receipt.
     upload_buffer_bytes: bytes of a streamed upload that wait for the I/O thread. 256 KiB.
@@ -241,7 +244,7 @@ class Limits:
     max_queued_per_origin: int = 10_000
     max_origins: int = 1_000
     stream_window_bytes: int = 1 << 20
-    max_stream_window_bytes: int = 16 << 20
+    max_stream_window_bytes: int | None = None
     connection_window_bytes: int = 64 << 20
     upload_buffer_bytes: int = 256 << 10
     idle_s: float = 90.0
@@ -349,3 +352,20 @@ class Request:
     content: Any = None
     timeout: Timeout = Timeout()
     target: str | None = None
+
+
+class RequestHead(NamedTuple):
+    """A request head that has passed every check of `protocol.fields`. Immutable.
+
+    ``fields`` keep the caller's order and spelling; the HTTP/2 codec lowers the names. ``body_bytes``: declared length
+    of the body, None when it is unknown, 0 when there is none. ``expects_continue``: the body waits for the server's
+    word (RFC 9110 10.1.1).
+    """
+
+    method: bytes
+    scheme: bytes
+    authority: bytes
+    target: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+    body_bytes: int | None = 0
+    expects_continue: bool = False

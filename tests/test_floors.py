@@ -92,7 +92,12 @@ FACES = (
 DOOR = "hyperpool"
 
 PURE_MUST_NOT_IMPORT = {"socket", "threading", "select", "selectors", "asyncio", "concurrent", "queue", "subprocess"}
-LOADED_ON_USE_ONLY = ("OpenSSL", "h2", "h11", "hpack", "brotli", "zstandard", "urllib3", "ssl", "cryptography")
+LOADED_ON_USE_ONLY = (
+    *("OpenSSL", "h2", "h11", "hpack", "brotli", "zstandard", "urllib3", "ssl", "cryptography"),
+    *("asyncio", "http", "datetime", "base64", "mimetypes", "email", "socket", "selectors"),
+    *("hyperpool.protocol.events", "hyperpool.handoff.pushes"),
+    *("hyperpool.policy.multipart", "hyperpool.policy.flights"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,8 +195,9 @@ class TestOrigins:
     )
     def test_a_value_is_frozen_and_can_be_pickled(self, value: Any) -> None:
         assert pickle.loads(pickle.dumps(value)) == value
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(value, dataclasses.fields(value)[0].name, None)
+        first = value._fields[0] if isinstance(value, tuple) else dataclasses.fields(value)[0].name
+        with pytest.raises(AttributeError):  # FrozenInstanceError is one
+            setattr(value, first, None)
 
 
 class TestTimeouts:
@@ -249,7 +250,7 @@ class TestTimeouts:
 
 
 NUMBERS = [limit.name for limit in dataclasses.fields(Limits)]
-OPTIONAL = ["ping_after_s", "min_body_rate", "max_decoded_bytes"]
+OPTIONAL = ["max_stream_window_bytes", "ping_after_s", "min_body_rate", "max_decoded_bytes"]
 WHOLE = [limit.name for limit in dataclasses.fields(Limits) if str(limit.type).startswith("int")]
 
 

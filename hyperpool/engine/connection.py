@@ -31,6 +31,8 @@ NEVER_WRITTEN = "the connection was lost before a byte of it was written"
 # Ciphertext that may wait before uploads pause: enough to fill a socket, little enough that a PING or a RST_STREAM does
 # not queue behind megabytes.
 BACKLOG_BYTES = 256 << 10
+# What uploads write at a time: below 128 KiB for the reason that `RECV_BYTES` has; more of it gained nothing.
+WRITE_BYTES = 64 << 10
 # One turn of the loop reads this much of a connection at most (1 MiB), so that another connection gets its turn.
 TURN_PIECES = (1 << 20) // RECV_BYTES
 
@@ -101,6 +103,8 @@ class Connection:
         # With jitter, so that connections opened together do not all end together.
         self.retire_at = host.now + limits.max_age_s * random.uniform(0.9, 1.1)
         self._codec = codec
+        # Whose readers have not been told yet of what came in this turn.
+        self._fed: set[Exchange] = set()
 
     # -- what the loop asks ----------------------------------------------------------------------------------------
 
@@ -173,7 +177,18 @@ class Connection:
         for _ in range(TURN_PIECES):
             self.hear(self.transport.receive())
             if not self.transport.more or self.life is Life.CLOSED or not self.wants_read:
-                return
+                break
+        self.wake_readers()
+
+    def wake_readers(self) -> None:
+        """Tell the readers of streamed bodies, once for all that this turn has brought."""
+        while self._fed:
+            self._fed.pop().wake_reader()
+
+    def _feed(self, exchange: Exchange, data: bytes) -> bool:
+        """`Exchange.feed`, of which the reader is told at the end of the turn."""
+        self._fed.add(exchange)
+        return exchange.feed(data, wake=False)
 
     def hear(self, data: bytes) -> None:
         """Act on these bytes, and on what the transport says beside them."""
@@ -193,6 +208,11 @@ class Connection:
             self._check_health()
         elif self.life is Life.DRAINING and not self.load:
             self.close()
+
+    def _write_out(self) -> None:
+        """Send what uploads have put into the codec; `flush` looks at how that went."""
+        if data := self._codec.data_to_send():
+            self.transport.send(data)
 
     def handle(self, events: list[Event]) -> None:
         """Act on the codec's events."""

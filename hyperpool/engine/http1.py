@@ -6,11 +6,10 @@ not keep up is respected by not reading the socket, which lets TCP's own window 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_repeat
+from hyperpool.engine.connection import BACKLOG_BYTES, WRITE_BYTES, Connection, Host, Life, may_repeat
 from hyperpool.engine.expectations import CONTINUE, REFUSAL, Expectations
 from hyperpool.engine.http2 import Http2Connection
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError
@@ -121,7 +120,7 @@ class Http1Connection(Connection):
             (b"Upgrade", b"h2c"),
             (b"HTTP2-Settings", self._offered.upgrade_settings),
         )
-        return dataclasses.replace(head, fields=kept + offer)
+        return head._replace(fields=kept + offer)
 
     def cancel(self, exchange: Exchange) -> None:
         """Close the socket: HTTP/1.1 has no other way to say that nobody listens."""
@@ -161,10 +160,16 @@ class Http1Connection(Connection):
 
     def pump(self) -> None:
         """Send the body until the caller or the socket says stop."""
-        room_bytes = BACKLOG_BYTES - self.transport.backlog_bytes
+        room_bytes, unwritten_bytes = BACKLOG_BYTES - self.transport.backlog_bytes, 0
         while self._sending and not self._upload_parked and room_bytes > 0:
             assert self._exchange is not None
-            room_bytes -= self._send_piece(self._exchange)
+            piece_bytes = self._send_piece(self._exchange)
+            room_bytes -= piece_bytes
+            unwritten_bytes += piece_bytes
+            # Less than that goes out with the end of the turn: a small body of a wrong length does not go out at all.
+            if unwritten_bytes >= WRITE_BYTES:
+                self._write_out()
+                unwritten_bytes = 0
 
     def _send_piece(self, exchange: Exchange) -> int:
         piece = exchange.take_upload(PIECE_BYTES)
@@ -214,6 +219,7 @@ class Http1Connection(Connection):
         self._exchange = None
         self.life = Life.CLOSED
         successor.hear(event.data)
+        successor.wake_readers()
 
     def _on_head(self, exchange: Exchange, event: events.Head) -> None:
         if self._offered is not None:
@@ -233,7 +239,7 @@ class Http1Connection(Connection):
             self._release_upload(exchange)
 
     def _on_data(self, exchange: Exchange, event: events.Data) -> None:
-        exchange.feed(event.data)
+        self._feed(exchange, event.data)
 
     def _on_trailers(self, exchange: Exchange, event: events.Trailers) -> None:
         self._trailers = event.fields

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.answers import UnreadAnswers
-from hyperpool.engine.connection import BACKLOG_BYTES, Connection, Host, Life, may_resend
+from hyperpool.engine.connection import BACKLOG_BYTES, WRITE_BYTES, Connection, Host, Life, may_resend
 from hyperpool.engine.expectations import CONTINUE, REFUSAL, Expectations
 from hyperpool.engine.liveness import Liveness
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError, StreamReset
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from hyperpool.values import Limits, Route
 
 
+# A window of 1 MiB holds nobody back over such a round trip: that would be 500 MB/s.
+SHORT_ROUND_TRIP_S = 0.002
 # Whose half a window is read within this many round trips is held back by the window.
 WIDEN_WITHIN_ROUND_TRIPS = 2
+WIDEST = 16
 
 
 class _Stream:
@@ -171,9 +174,14 @@ class Http2Connection(Connection):
 
     def pump(self) -> None:
         """One frame of each upload in turn, until windows, uploads or the backlog say stop."""
-        room_bytes = BACKLOG_BYTES - self.transport.backlog_bytes
+        room_bytes, unsent_bytes = BACKLOG_BYTES - self.transport.backlog_bytes, 0
         while self._uploads and room_bytes > 0:
-            room_bytes -= self._send_piece(self._uploads.popleft())
+            size = self._send_piece(self._uploads.popleft())
+            room_bytes -= size
+            unsent_bytes += size
+            if unsent_bytes >= WRITE_BYTES:
+                self._write_out()
+                unsent_bytes = 0
 
     def _send_piece(self, stream: _Stream) -> int:
         if self._streams.get(stream.stream_id) is not stream:
@@ -278,7 +286,7 @@ class Http2Connection(Connection):
         stream.ledger.receive(event.flow_bytes)
         # Padding is nobody's to read, so it is consumed here (RFC 9113 6.1).
         consumed = event.flow_bytes
-        if event.data and not stream.exchange.feed(event.data):
+        if event.data and not self._feed(stream.exchange, event.data):
             consumed -= len(event.data)
         stream.ledger.consume(consumed)
         self._grant(stream)
@@ -412,11 +420,13 @@ class Http2Connection(Connection):
         """
         now = self.host.now
         since_s, stream.credited_at = now - stream.credited_at, now
-        soon_s = WIDEN_WITHIN_ROUND_TRIPS * (self._round_trip_s or 0.0)
+        round_trip_s = self._round_trip_s or 0.0
+        soon_s = WIDEN_WITHIN_ROUND_TRIPS * round_trip_s if round_trip_s > SHORT_ROUND_TRIP_S else 0.0
         # Twice in one turn says nothing about time. A window manager of the caller's decides for itself.
         if not 0 < since_s < soon_s or self.route.window_manager is not None:
             return 0
-        return stream.ledger.widen(self.limits.max_stream_window_bytes)
+        most_bytes = self.limits.max_stream_window_bytes or WIDEST * self.limits.stream_window_bytes
+        return stream.ledger.widen(most_bytes)
 
     def _grant_connection(self) -> None:
         try:

@@ -13,8 +13,8 @@ from hyperpool.errors import ConnectionLost, HyperpoolError
 
 # One recv, and one piece of what the connection hears: several TLS records, so that few system calls are made. From
 # 128 KiB on, malloc takes each buffer from the kernel and gives it back: the page faults then cost more than all the
-# rest of a large body (docs/performance.md). Halved, a large body takes 10 % more CPU.
-RECV_BYTES = 64 << 10
+# rest of a large body (docs/performance.md). Halved, a large body takes 15 % more CPU.
+RECV_BYTES = 112 << 10
 
 
 class Tls(Protocol):
@@ -35,7 +35,7 @@ class Tls(Protocol):
 
     def read(self) -> bytes: ...
 
-    def write(self, plaintext: bytes) -> None: ...
+    def write(self, plaintext: bytes | bytearray) -> None: ...
 
     def ciphertext(self) -> bytes: ...
 
@@ -102,7 +102,7 @@ class Transport:
             self.failure = ConnectionLost(message, processed="maybe")
         return plaintext
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """Put bytes on the wire, or behind those that wait for it."""
         if self._tls is not None:
             try:

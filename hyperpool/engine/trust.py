@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 # fills up, so it only costs us one call per record: 0.54 ns per byte with it, 0.47 without, for writes of 64 KiB.
 _PARTIAL_WRITE = 0x1
 
-# One call takes a whole send batch: 64 KiB of plaintext are a little more than 64 KiB of ciphertext. Measured for such
-# writes: 0.47 ns per byte, 0.52 with half of it; no better with 1 MiB, which would allocate 1 MiB at each call.
-_OUTGOING_BYTES = 131_072
+# One call takes a whole send batch: 64 KiB of plaintext are a little more than 64 KiB of ciphertext. With half of it,
+# two calls are needed; from 128 KiB on, malloc would take the buffer of each call from the kernel (see transport.py).
+_OUTGOING_BYTES = 81_920
 
 # c_rehash's names: the hash of the subject, then a counter. OpenSSL finds nothing under any other name.
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hyperpool.errors import HyperpoolError, ResponseClosed
 from hyperpool.handoff.forks import in_child
-from hyperpool.protocol.events import Fields
+
+if TYPE_CHECKING:
+    from hyperpool.protocol.events import Fields
 
 # Another object in each process: a response whose stream has ended is known to nobody but its readers, of whom one may
 # have held its lock in the moment of a fork.
@@ -52,13 +54,19 @@ class BodyPipe:
 
     # -- the loop's side -------------------------------------------------------------------------------------------
 
-    def feed(self, data: bytes) -> None:
-        """Append a piece of body."""
+    def feed(self, data: bytes, *, wake: bool = True) -> None:
+        """Append a piece of body. Without ``wake``, `wake` must follow in the same step of the loop."""
         if not data:
             return  # to the reader b"" is the end
         with self._cond:
             self._chunks.append(data)
             self._buffered_bytes += len(data)
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        """Tell the reader that there is something: once for many pieces, since each time costs a change of threads."""
+        with self._cond:
             self._cond.notify()
         if self._called is not None:
             self._call()
@@ -215,7 +223,8 @@ class BytesUpload:
 class UploadPipe:
     """A streamed request body on its way to the loop.
 
-    Shared; guarded by _cond. One thread feeds and waits while ``capacity_bytes`` are full; the loop takes. ``notify``
+    Shared; guarded by _cond. One thread feeds, and waits from when ``capacity_bytes`` are full until three quarters of
+    them are taken; the loop takes. ``notify``
     is called by the feeder, outside the lock, when there is something for a loop that had found the pipe empty.
     """
 
@@ -226,6 +235,7 @@ class UploadPipe:
         self._capacity_bytes = capacity_bytes
         self._notify = notify
         self._loop_waits = True
+        self._feeder_waits = False
         self._ended = False
         self._abandoned = False
         self._failure: BaseException | None = None
@@ -251,6 +261,7 @@ class UploadPipe:
             return not self._abandoned
         with self._cond:
             while self._buffered_bytes >= self._capacity_bytes and not self._abandoned:
+                self._feeder_waits = True
                 self._cond.wait()
             if self._abandoned:
                 return False
@@ -305,7 +316,10 @@ class UploadPipe:
             self._chunks.appendleft(chunk[max_bytes:])
             chunk = chunk[:max_bytes]
         self._buffered_bytes -= len(chunk)
-        if self._buffered_bytes < self._capacity_bytes:
+        # At a quarter, not at the first room: a feeder that is woken for each frame costs more than the frame. What is
+        # left keeps the loop busy meanwhile.
+        if self._feeder_waits and self._buffered_bytes <= self._capacity_bytes // 4:
+            self._feeder_waits = False
             self._cond.notify()
         return chunk
 

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool import errors
 from hyperpool.errors import HyperpoolError, LocalProtocolError
@@ -27,11 +26,11 @@ from hyperpool.handoff.hooks import tell
 from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
-from hyperpool.handoff.pushes import Push, Pushes
 from hyperpool.handoff.response import Response, ResponseParts, header_dict
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
+    from hyperpool.handoff.pushes import Pushes
     from hyperpool.handoff.source import Source
     from hyperpool.protocol.events import Fields, Head, Interim, RequestHead
     from hyperpool.values import Limits, Request, Route
@@ -46,8 +45,7 @@ class State(enum.Enum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class Resend:
+class Resend(NamedTuple):
     """Why a request was sent once more. Immutable."""
 
     reason: str
@@ -254,6 +252,8 @@ class Exchange:
         pushed.pushed, pushed.inbox = True, self.inbox
         pushed.begin(stream_id, now)
         assert isinstance(pushed.future, ResponseFuture)
+        from hyperpool.handoff.pushes import Push
+
         self.pushes.add(Push(request, stream_id, pushed.future))
         return pushed
 
@@ -321,16 +321,24 @@ class Exchange:
         """Whether the pause of this exchange is our own side's: an unread body, or an upload without bytes."""
         return self.upload_starved or self.unread_bytes > 0
 
-    def feed(self, data: bytes) -> bool:
-        """A piece of body. Whether it is consumed with this, because nobody else will read it piece by piece."""
+    def feed(self, data: bytes, *, wake: bool = True) -> bool:
+        """A piece of body. Whether it is consumed with this, because nobody else will read it piece by piece.
+
+        Without ``wake``, `wake_reader` must follow in the same step of the loop.
+        """
         if self._pipe is not None:
-            self._pipe.feed(data)
+            self._pipe.feed(data, wake=wake)
         else:
             self._collected.append(data)
         pace = self.deadlines.pace
         if pace is not None:
             pace.came(len(data), held_up=self.unread_bytes >= self.limits.stream_window_bytes // 2)
         return self._pipe is None
+
+    def wake_reader(self) -> None:
+        """Tell the reader of a streamed body that there is something."""
+        if self._pipe is not None:
+            self._pipe.wake()
 
     def body_was_read(self, now: float) -> None:
         """The reader is heard of: the pause before this was its own, and the peer's begins here."""

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 logger = logging.getLogger("hyperpool")
 
 NAMES = ("request", "response", "retry", "connection_opened", "connection_closed")
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionInfo:
+class ConnectionInfo(NamedTuple):
     """One connection, as ``connection_opened`` and ``connection_closed`` tell of it: the same object both times.
 
     Immutable. ``http_version`` is "HTTP/2" or "HTTP/1.1"; ``address`` is what was connected to, a proxy's where there

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from hyperpool.values import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Push:
+class Push(NamedTuple):
     """One promise: the request that the server makes in our name, and the Future of the streamed response to it."""
 
     request: Request

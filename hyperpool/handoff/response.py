@@ -6,10 +6,6 @@ into being when somebody asks. Reading a streamed body blocks the reader only; i
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import http
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +16,11 @@ from hyperpool.handoff.charset import apparent, detected, named
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.pieces import Decoding, TextDecoder, known_charset, lines, resized
-from hyperpool.protocol.content import make_decoder
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:
+    import datetime
+
     from hyperpool.handoff.body import BodyPipe
     from hyperpool.protocol.events import Fields, Head
     from hyperpool.values import Request
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ResponseParts:
     """What a Response is made of. Handed over once, from the loop to the reader."""
 
@@ -123,6 +120,8 @@ class Response:
     @property
     def elapsed(self) -> datetime.timedelta:
         """From submit to the response's end, or to its head where the body is streamed."""
+        import datetime
+
         return datetime.timedelta(seconds=self._parts.elapsed_s)
 
     @property
@@ -134,7 +133,7 @@ class Response:
     def came_after(self, history: list[Response], resends: list[Any], before_s: float) -> None:
         """Note what led here: redirects, and retries that began ``before_s`` seconds before this attempt."""
         self.history = list(history)
-        own = (dataclasses.replace(each, at_s=each.at_s + before_s) for each in self._parts.resends)
+        own = (each._replace(at_s=each.at_s + before_s) for each in self._parts.resends)
         self._parts.resends = (*resends, *own)
 
     @property
@@ -212,6 +211,8 @@ class Response:
 
     def json(self, **options: Any) -> Any:
         """The body parsed as JSON (RFC 8259); options go to ``json.loads``. Raises ValueError where it is none."""
+        import json
+
         try:
             return json.loads(self.content, **options)
         except UnicodeDecodeError:
@@ -314,6 +315,8 @@ class Response:
             raise
 
     def _decoded_pieces(self) -> Iterator[bytes]:
+        from hyperpool.protocol.content import make_decoder
+
         decoder = make_decoder(_field(self._parts.head.fields, b"content-encoding"))
         if decoder is None:
             yield from self._raw_pieces()
@@ -472,6 +475,8 @@ def _field(fields: Fields, wanted: bytes) -> str:
 
 
 def _standard_reason(status: int) -> str:
+    import http
+
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:

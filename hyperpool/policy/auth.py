@@ -6,14 +6,11 @@ ask servers. One that also has ``answer(request, response)`` is asked again afte
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Union
-from urllib.parse import unquote
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.policy.writing import without
@@ -35,6 +32,8 @@ class BasicAuth:
     """User and password, as UTF-8 (RFC 7617). Immutable. It is readable by whoever sees the request: use https."""
 
     def __init__(self, user: str | bytes, password: str | bytes) -> None:
+        import base64
+
         octets = b":".join(part.encode() if isinstance(part, str) else part for part in (user, password))
         self._value = "Basic " + base64.b64encode(octets).decode()
 
@@ -68,6 +67,8 @@ def as_auth(given: AuthLike) -> Callable[[Request], Request] | None:
 
 def from_userinfo(userinfo: str) -> BasicAuth:
     """The auth that a URL names: ``user:password``, percent-encoded."""
+    from urllib.parse import unquote
+
     user, _, password = userinfo.partition(":")
     return BasicAuth(unquote(user), unquote(password))
 
@@ -107,6 +108,8 @@ class Netrc:
 
 
 def _read_netrc() -> dict[str, Any]:
+    from pathlib import Path
+
     given = os.environ.get("NETRC")
     try:
         paths = [Path(given)] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]

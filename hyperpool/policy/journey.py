@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool.errors import HTTPStatusError, HyperpoolError, LocalProtocolError, TooManyRedirects, TotalTimeout
 from hyperpool.handoff.exchange import Resend
@@ -40,8 +40,7 @@ def _expects_continue(request: Request) -> bool:
     return any(name.lower() == "expect" and value.lower() == "100-continue" for name, value in request.headers)
 
 
-@dataclass(frozen=True, slots=True)
-class Company:
+class Company(NamedTuple):
     """What all journeys of a client share. Immutable; each part guards itself."""
 
     pool: ConnectionPool
@@ -53,7 +52,7 @@ class Company:
     hooks: Hooks | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Plan:
     """What the caller wants of one journey. Owned by the journey, which strikes out what other origins must not see.
 

@@ -7,7 +7,6 @@ https, a Location with control characters in it, credentials that change their o
 from __future__ import annotations
 
 import re
-import urllib.parse
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +57,7 @@ def next_url(url: str, to: str, **where: Any) -> str:
         what = "it cannot be requested" if isinstance(cause, InvalidURL) else "it is no URL"
         raise _refused(url, f"it leads to {to[:200]!r}: {what}", where) from cause
     # RFC 9110 10.2.2: a Location without a fragment inherits that of the request.
-    fragment = urllib.parse.urldefrag(url).fragment
+    fragment = url.partition("#")[2]
     return joined if "#" in to or not fragment else f"{joined}#{fragment}"
 
 
@@ -67,15 +66,17 @@ def _joined(url: str, to: str) -> str:
 
     What listens on Unix sockets trusts those who can reach them: which one is asked is never the server's to say.
     """
+    from urllib.parse import urljoin, urlsplit
+
     if to[:10].lower() == "http+unix:":
         raise InvalidURL("it leads to a Unix socket")
     uds = parse_url(url).origin.uds
     if uds is None:
-        return urllib.parse.urljoin(url, to)
+        return urljoin(url, to)
     # Such a server knows itself as "localhost", which is no place elsewhere.
     prefix, here = url[: _UNIX_AUTHORITY(url).end()], "http://localhost"
-    joined = urllib.parse.urljoin(f"{here}{url[len(prefix) :]}", to)
-    parts = urllib.parse.urlsplit(joined)
+    joined = urljoin(f"{here}{url[len(prefix) :]}", to)
+    parts = urlsplit(joined)
     is_here = (parts.scheme, parts.netloc) == ("http", "localhost")
     return prefix + joined[len(here) :] if is_here else joined
 

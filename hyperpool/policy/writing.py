@@ -5,15 +5,12 @@ Header sets are immutable tuples of pairs here, so that a request under way neve
 
 from __future__ import annotations
 
-import json as json_module
 import re
-import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
 from hyperpool._version import __version__
 from hyperpool.errors import InvalidURL, LocalProtocolError
-from hyperpool.protocol.content import accept_encoding
 from hyperpool.values import HeadersLike
 
 Params = Union[Mapping[str, Any], Sequence["tuple[str, Any]"], str, None]
@@ -35,6 +32,8 @@ def verb(method: str) -> str:
 
 def default_headers() -> Headers:
     """What every request says unless it is told otherwise."""
+    from hyperpool.protocol.content import accept_encoding
+
     return (
         ("User-Agent", f"hyperpool/{__version__}"),
         ("Accept", "*/*"),
@@ -119,7 +118,7 @@ def _pairs(params: Params) -> list[tuple[str, Any]]:
 
 
 def _with_query(url: str, params: Params) -> str:
-    query = params if isinstance(params, str) else urllib.parse.urlencode(_pairs(params), doseq=True)
+    query = params if isinstance(params, str) else _urlencoded(_pairs(params))
     if not query:
         return url
     bare, hash_mark, fragment = url.partition("#")
@@ -137,10 +136,22 @@ def body(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str | Non
     if sum(given is not None for given in (content, data, json)) > 1:
         raise LocalProtocolError("give one of content, data and json, not several")
     if json is not None:
-        return json_module.dumps(json, separators=(",", ":"), allow_nan=False).encode(), "application/json"
+        return _json(json), "application/json"
     if is_form(data):
-        return urllib.parse.urlencode(data, doseq=True).encode(), "application/x-www-form-urlencoded"
+        return _urlencoded(data).encode(), "application/x-www-form-urlencoded"
     return (data, None) if content is None else (content, None)
+
+
+def _json(given: Any) -> bytes:
+    import json
+
+    return json.dumps(given, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _urlencoded(fields: Any) -> str:
+    from urllib.parse import urlencode
+
+    return urlencode(fields, doseq=True)
 
 
 def is_form(data: Any) -> bool:

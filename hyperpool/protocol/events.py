@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Union
 
+from hyperpool.values import RequestHead as RequestHead  # noqa: PLC0414 - here people look for it
+
 if TYPE_CHECKING:
     from hyperpool.errors import HyperpoolError
 
@@ -32,24 +34,6 @@ class Chunked(bytes):
         piece = cls(data)
         piece.ends = tuple(ends)
         return piece
-
-
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """A request head that has passed every check of `fields`. Immutable.
-
-    ``fields`` keep the caller's order and spelling; the HTTP/2 codec lowers the names. ``body_bytes``: declared length
-    of the body, None when it is unknown, 0 when there is none. ``expects_continue``: the body waits for the server's
-    word (RFC 9110 10.1.1).
-    """
-
-    method: bytes
-    scheme: bytes
-    authority: bytes
-    target: bytes
-    fields: tuple[tuple[bytes, bytes], ...]
-    body_bytes: int | None = 0
-    expects_continue: bool = False
 
 
 @dataclass(slots=True)
@@ -182,4 +166,4 @@ class Codec(Protocol):
 
     def receive_eof(self) -> list[Event]: ...
 
-    def data_to_send(self) -> bytes: ...
+    def data_to_send(self) -> bytes | bytearray: ...

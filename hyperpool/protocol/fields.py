@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import functools
 import re
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
-from urllib.parse import unquote_to_bytes
 
 from hyperpool.errors import InvalidURL, LocalProtocolError, RemoteProtocolError
-from hyperpool.protocol.events import RequestHead
-from hyperpool.values import Origin, Proxy, Request, Timeout, Url, parse_url
+from hyperpool.values import Origin, Proxy, Request, RequestHead, Timeout, Url, parse_url
 
 # RFC 9110 9.2.1 and 9.2.2. Methods are case-sensitive (9.1): "get" is neither.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -137,7 +134,7 @@ def forwarded(head: RequestHead, proxy: Proxy, *, http2: bool) -> RequestHead:
     own = proxy_fields(proxy)
     names = {name.lower() for name, _ in own}
     kept = tuple(field for field in head.fields if field[0].lower() not in names)
-    return replace(head, target=target, fields=kept + own)
+    return head._replace(target=target, fields=kept + own)
 
 
 def tunnelled(head: RequestHead) -> RequestHead:
@@ -146,7 +143,7 @@ def tunnelled(head: RequestHead) -> RequestHead:
     Libraries set Proxy-Authorization on the request itself, whatever becomes of it.
     """
     kept = tuple(field for field in head.fields if field[0].lower() != b"proxy-authorization")
-    return head if len(kept) == len(head.fields) else replace(head, fields=kept)
+    return head if len(kept) == len(head.fields) else head._replace(fields=kept)
 
 
 @functools.lru_cache(maxsize=64)
@@ -163,12 +160,16 @@ def proxy_fields(proxy: Proxy) -> tuple[tuple[bytes, bytes], ...]:
         if rule is None:
             fields.append((spelling, _value(name, value)))
     if proxy.userinfo is not None and not any(name.lower() == b"proxy-authorization" for name, _ in fields):
+        from base64 import b64encode
+
         fields.append((b"Proxy-Authorization", b"Basic " + b64encode(b":".join(credentials(proxy.userinfo)))))
     return tuple(fields)
 
 
 def credentials(userinfo: str) -> tuple[bytes, bytes]:
     """User and password of a URL's userinfo, percent-decoded (RFC 3986 3.2.1)."""
+    from urllib.parse import unquote_to_bytes
+
     user, _, password = userinfo.partition(":")
     return unquote_to_bytes(user), unquote_to_bytes(password)
 
@@ -249,7 +250,7 @@ def promised_request(fields: Sequence[tuple[bytes, bytes]], origin: Origin, time
 # --- the parts of a request head -------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Draft:
     """What the rules for single fields find out about one request.
 

@@ -6,7 +6,8 @@ numbered 1, 2, 3, … in place of stream ids.
 
 Plain exchanges are spared the machine, which costs more than all the rest of a small one (docs/performance.md): a
 request without a body is written as h11 would write it, and h11 is told of it only when something comes back that it
-has not judged before. A head that came before, byte for byte, with a Content-Length, means what it meant.
+has not judged before. A head that came before, byte for byte, with a Content-Length, means what it meant. A large body
+behind a head that h11 has just judged is counted here as well: h11 then forgets the exchange, as if it were untold.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ FIELD_BYTES = 32
 # Different heads that are remembered on a connection, and the longest of them.
 MEMO_HEADS = 64
 MEMO_HEAD_BYTES = 4 << 10
+# From this length on a new machine (20 us) costs less than to have h11 copy the body.
+BULK_BYTES = 64 << 10
 # With these in a head, the connection may not go on as it was.
 _CONNECTION = frozenset((b"connection", b"upgrade"))
 _BEHIND = "the server sent bytes behind the end of its response (RFC 9112 11.2)"
@@ -58,10 +61,7 @@ class H1Codec:
     def __init__(self, *, max_header_bytes: int = 64 << 10) -> None:
         self.failure: HyperpoolError | None = None
         self._max_header_bytes = max_header_bytes
-        # h11's bound is for what it cannot read yet, so it would depend on how the bytes come. All that it gets has
-        # passed ours, which does not.
-        bound_bytes = max_header_bytes + MAX_CHUNK_LINE_BYTES
-        self._machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=bound_bytes)
+        self._machine = self._fresh_machine()
         self._out: list[bytes | memoryview] = []
         self._exchange = 0
         self._busy = False
@@ -76,10 +76,17 @@ class H1Codec:
         self._ended = False
         # A request that has gone out, but that h11 has not been told of; and whether h11 has an exchange behind it.
         self._untold: tuple[bytes, bytes, ours.Fields] | None = None
+        # The request under way where it could be left untold, told or not.
+        self._plain: tuple[bytes, bytes, ours.Fields] | None = None
         self._told_before = False
         self._known: dict[bytes, _Known] = {}
         # What is still to come of the body of a plain response; None while there is none.
         self._left_bytes: int | None = None
+
+    def _fresh_machine(self) -> h11.Connection:
+        # h11's bound is for what it cannot read yet, so it would depend on how the bytes come. All that it gets has
+        # passed ours, which does not.
+        return h11.Connection(h11.CLIENT, max_incomplete_event_size=self._max_header_bytes + MAX_CHUNK_LINE_BYTES)
 
     # -- what we send ----------------------------------------------------------------------------------------------
 
@@ -90,10 +97,10 @@ class H1Codec:
             fields.append((b"Transfer-Encoding", b"chunked"))
         request = head.method, head.target, fields
         if end and head.method != b"HEAD" and not any(name.lower() in _CONNECTION for name, _ in head.fields):
-            self._untold = request
+            self._untold = self._plain = request
             self._out.append(_written(*request))
         else:
-            self._untold = None
+            self._untold = self._plain = None
             self._tell(*request)
         self._exchange += 1
         self._busy = True
@@ -196,7 +203,14 @@ class H1Codec:
         if events and isinstance(switched := events[-1], ours.Switched):
             switched.data = rest  # no HTTP/1.1 any more
             return b""
+        if self._plain and (known := self._known.get(head)) and known.length_bytes >= BULK_BYTES:
+            self._untell(known)
         return rest
+
+    def _untell(self, known: _Known) -> None:
+        """Go on with the body as if h11 had never been told of this exchange."""
+        self._machine, self._told_before = self._fresh_machine(), False
+        self._untold, self._left_bytes = self._plain, known.length_bytes
 
     def _receive_plain_head(self, known: _Known, rest: bytes, events: list[ours.Event]) -> None:
         self._head = None

@@ -101,7 +101,7 @@ class H2Codec:
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
         """Send one DATA frame, of no more than `send_capacity` bytes."""
-        self._machine.send_data(stream_id, data, end_stream=end)
+        self._machine.send_piece(stream_id, data, end=end)
         self._guard.data_frames += 1
 
     def trail(self, stream_id: int, fields: ours.Fields) -> None:
@@ -110,8 +110,7 @@ class H2Codec:
 
     def send_capacity(self, stream_id: int) -> int:
         """Bytes that one DATA frame of this stream may carry now; 0 or less while a window is shut (RFC 9113 6.9.2)."""
-        machine = self._machine
-        return min(machine.local_flow_control_window(stream_id), machine.max_outbound_frame_size)
+        return self._machine.capacity(stream_id)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Send RST_STREAM; nothing where the stream is closed already, or the whole connection has failed."""
@@ -140,11 +139,11 @@ class H2Codec:
         """Send GOAWAY; the connection takes nothing afterwards."""
         self._machine.close_connection(error_code=code)
 
-    def data_to_send(self) -> bytes:
+    def data_to_send(self) -> bytes | bytearray:
         """Everything that waits for the wire."""
-        data = self._machine.data_to_send()
+        data = self._machine.take_output()
         if self._log is not None:
-            self._log.sent(data)
+            self._log.sent(bytes(data))
         return data
 
     # -- what the peer allows --------------------------------------------------------------------------------------

@@ -75,6 +75,18 @@ class CutShort(h2.events.Event):
     received_bytes: int
 
 
+class _Values(list[Any]):
+    """The values of one setting: the one that holds, then those to come.
+
+    Owned by its Machine. h2 has a deque there, eight times as large for its one value; a connection has a dozen
+    of them, and a program may have a thousand connections that do nothing.
+    """
+
+    def popleft(self) -> Any:
+        """See deque."""
+        return self.pop(0)
+
+
 class Machine(h2.connection.H2Connection):
     """h2's connection, tolerant of GOAWAY, and with a memory of what it heard.
 
@@ -87,6 +99,9 @@ class Machine(h2.connection.H2Connection):
         self._was_reset: dict[int, None] = {}
         self.encoder = MemoEncoder()
         self.decoder = _Decoder()
+        for settings in (self.local_settings, self.remote_settings):
+            compact: dict[Any, Any] = {code: _Values(values) for code, values in settings._settings.items()}
+            settings._settings = compact
 
     def _prepare_for_sending(self, frames: list[Any]) -> None:
         super()._prepare_for_sending([frame for frame in frames if not self._repeats_reset(frame)])

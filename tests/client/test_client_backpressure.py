@@ -119,7 +119,7 @@ def test_a_closed_response_says_that_it_was_closed(kit: Kit, wire: Wire) -> None
 
 
 def test_a_large_download_is_never_further_ahead_than_the_window(kit: Kit, wire: Wire) -> None:
-    server, client = kit.pair(wire)
+    server, client = kit.pair(wire, limits=hyperpool.Limits(max_stream_window_bytes=MIB))
     taps = with_huge(server, 64 * MIB)
     received, furthest = 0, 0
     with client.stream("GET", server.url("/huge")) as response:
@@ -132,7 +132,7 @@ def test_a_large_download_is_never_further_ahead_than_the_window(kit: Kit, wire:
 
 def test_a_smaller_stream_window_holds_back_more(kit: Kit, h2_wire: Wire) -> None:
     server = kit.server(h2_wire)
-    client = kit.client(h2_wire, limits=hyperpool.Limits(stream_window_bytes=65_535))
+    client = kit.client(h2_wire, limits=hyperpool.Limits(stream_window_bytes=65_535, max_stream_window_bytes=65_535))
     taps = with_huge(server, 8 * MIB)
     received, furthest = 0, 0
     with client.stream("GET", server.url("/huge")) as response:
@@ -208,7 +208,7 @@ def test_a_large_upload_is_never_further_ahead_of_the_server_than_buffers_and_wi
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_1_gb_download_is_never_further_ahead_than_the_window(kit: Kit, plain_wire: Wire) -> None:
-    server, client = kit.pair(plain_wire)
+    server, client = kit.pair(plain_wire, limits=hyperpool.Limits(max_stream_window_bytes=MIB))
     taps = with_huge(server, 1024 * MIB)
     received, furthest = 0, 0
     with client.stream("GET", server.url("/huge"), timeout=None) as response:

@@ -153,6 +153,16 @@ class TestWaiting:
         pipe.feed(b"a")
         assert reader.value() == b"a"
 
+    def test_many_pieces_may_wake_the_reader_once(self) -> None:
+        """A change of threads costs more than a piece."""
+        pipe = open_pipe()
+        woken: list[int] = []
+        pipe._cond.notify = lambda: woken.append(pipe._buffered_bytes)
+        for piece in (b"a", b"b", b""):
+            pipe.feed(piece, wake=False)
+        pipe.wake()
+        assert woken == [2]
+
     def test_the_end_wakes_the_reader(self, waiting) -> None:
         pipe, reader = waiting
         pipe.finish([])

@@ -186,7 +186,29 @@ class TestWaiting:
 
     def test_a_feeder_waits_while_the_pipe_is_full(self, full) -> None:
         pipe, feeder = full
-        pipe.take(1)
+        pipe.take(3)
+        assert feeder.value() is True
+
+    def test_a_feeder_is_not_woken_for_each_frame(self, full) -> None:
+        """A change of threads costs more than a frame: it is woken when a quarter is left."""
+        pipe, feeder = full
+        woken: list[int] = []
+        notify = pipe._cond.notify
+        pipe._cond.notify = lambda: (woken.append(pipe._buffered_bytes), notify())
+        for _ in range(4):
+            pipe.take(1)
+        feeder.value()
+        assert woken == [1]
+
+    @pytest.mark.parametrize("capacity", range(1, 6))
+    def test_a_loop_that_finds_nothing_has_woken_the_feeder(self, capacity: int, in_thread) -> None:
+        """L3's like: both would wait for ever."""
+        pipe, _ = make_pipe(capacity)
+        pipe.feed(bytes(capacity))
+        waiters = Waiters(pipe._cond)
+        feeder = in_thread(lambda: pipe.feed(b"5"))
+        waiters.until_parked()
+        pipe.take(capacity)
         assert feeder.value() is True
 
     def test_a_feeder_returns_when_the_pipe_is_abandoned(self, full) -> None:

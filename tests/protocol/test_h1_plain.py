@@ -20,7 +20,14 @@ GET = RequestHead(b"GET", b"http", b"a.test", b"/", ((b"Accept", b"*/*"),))
 CLOSE = RequestHead(b"GET", b"http", b"a.test", b"/", ((b"connection", b"close"),))
 HEAD = RequestHead(b"HEAD", b"http", b"a.test", b"/", ())
 OK = b"HTTP/1.1 200 OK\r\nServer: x\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\n"
+BULK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % h1_codec.BULK_BYTES
 ANSWERS = [
+    BULK + bytes(h1_codec.BULK_BYTES),
+    BULK + bytes(h1_codec.BULK_BYTES + 1),
+    BULK + bytes(h1_codec.BULK_BYTES - 1),
+    b"HTTP/1.1 103 Early Hints\r\n\r\n" + BULK + bytes(h1_codec.BULK_BYTES),
+    BULK.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n") + bytes(h1_codec.BULK_BYTES),
+    BULK.replace(b"1.1", b"1.0") + bytes(h1_codec.BULK_BYTES),
     OK + b"abcd",
     OK + b"efgh",
     OK + b"abc",
@@ -44,6 +51,7 @@ class Told(H1Codec):
     def open(self, head: RequestHead, *, end: bool) -> int:
         number = super().open(head, end=end)
         self._tell_what_was_sent()
+        self._plain = None
         return number
 
     def _remember(self, head: bytes, events: list[events.Event]) -> None:
@@ -103,6 +111,17 @@ def test_a_head_that_is_cut_is_given_to_h11() -> None:
         heard = codec.receive(OK[:cut]) + codec.receive(OK[cut:] + b"abcd")
         assert [type(event) for event in heard] == [events.Head, events.Data, events.End]
         assert codec.reusable
+
+
+def test_a_large_body_behind_a_new_head_is_not_given_to_h11() -> None:
+    codec = H1Codec()
+    codec.open(GET, end=True)
+    codec.receive(BULK[:9])
+    assert codec._untold is None
+    codec.receive(BULK[9:] + b"abc")
+    assert codec._untold is not None
+    heard = codec.receive(bytes(h1_codec.BULK_BYTES - 3))
+    assert [type(event) for event in heard] == [events.Data, events.End] and codec.reusable
 
 
 def test_the_memory_has_a_bound() -> None:

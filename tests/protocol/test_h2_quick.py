@@ -15,7 +15,7 @@ import h2.events
 import h2.exceptions
 import hpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hyperpool.protocol import events as ours
@@ -151,6 +151,78 @@ def test_requests_leave_the_same_bytes_and_streams() -> None:
     plain, quick = plain_machine(), quick_machine()
     assert quick.data_to_send() == plain.data_to_send()
     assert state(quick) == state(plain)
+
+
+# What the peer may say between two pieces of an upload: windows of both kinds, larger frames, resets, an answer.
+TOLD = st.sampled_from(
+    [
+        frame(WINDOW_UPDATE, 0, 0, (40_000).to_bytes(4, "big")),
+        frame(WINDOW_UPDATE, 0, 5, (40_000).to_bytes(4, "big")),
+        frame(SETTINGS, 0, 0, b"\0\4" + (7).to_bytes(4, "big")),
+        frame(SETTINGS, 0, 0, b"\0\5" + (20_000).to_bytes(4, "big")),
+        frame(RST_STREAM, 0, 5, bytes(4)),
+        frame(HEADERS, END_HEADERS, 5, HEADS[1]),
+        frame(HEADERS, WHOLE, 5, HEADS[1]),
+        b"",
+    ]
+)
+OF_STREAM, OF_CONNECTION = (frame(WINDOW_UPDATE, 0, number, (40_000).to_bytes(4, "big")) for number in (5, 0))
+SIZES = st.sampled_from([0, 1, 7, 8, 16_384, 16_385, 20_000, 20_001, -1])
+PIECES = st.tuples(SIZES, st.sampled_from([False, False, False, True]), st.sampled_from([5, 5, 5, 5, 5, 1, 9, 2]))
+
+
+def send_all(machine: Machine, steps: list[Any], send: Callable[..., None]) -> list[Any]:
+    """What each piece left on the wire, or raised; -1 is as much as may go. Then what the machine has become."""
+    story: list[Any] = [machine.data_to_send()]
+    for told, (size, end, stream_id) in steps:
+        try:
+            machine.receive_data(told)
+        except h2.exceptions.ProtocolError as error:
+            story.append(type(error))
+        story.append(capacity := capacity_of(machine, stream_id))
+        try:
+            send(stream_id, memoryview(bytes(max(capacity or 0, 0) if size < 0 else size)), end)
+        except Exception as error:
+            story += [type(error), str(error)]
+        story.append(machine.data_to_send())
+    return [*story, machine.outbound_flow_control_window, state(machine)]
+
+
+def capacity_of(machine: Machine, stream_id: int) -> int | None:
+    if stream_id not in machine.streams:
+        return None
+    if isinstance(machine, QuickMachine):
+        return machine.capacity(stream_id)
+    return min(machine.local_flow_control_window(stream_id), machine.max_outbound_frame_size)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(TOLD, PIECES), max_size=12))
+@example([(OF_STREAM, (16_384, False, 5)), *4 * [(b"", (16_384, False, 5))]])
+@example([(OF_CONNECTION, (16_384, False, 5)), *4 * [(b"", (16_384, False, 5))]])
+def test_what_is_sent_leaves_the_same_bytes_windows_and_streams(steps: list[Any]) -> None:
+    """RFC 9113 5.1, 6.1, 6.9: also where a piece is too large, or its stream is in no state for it."""
+    plain, quick = plain_machine(), quick_machine()
+    by_h2 = send_all(plain, steps, lambda stream_id, data, end: plain.send_data(stream_id, data, end_stream=end))
+    assert send_all(quick, steps, lambda stream_id, data, end: quick.send_piece(stream_id, data, end=end)) == by_h2
+
+
+@pytest.mark.parametrize("end", [False, True])
+def test_a_piece_is_sent_without_h2(end: bool) -> None:
+    """Else the differential test would compare h2 with itself."""
+    machine = quick_machine()
+    machine.data_to_send()
+    machine.send_data = None  # type: ignore[assignment, method-assign]
+    machine.send_piece(5, b"abc", end=end)
+    assert machine.take_output() == frame(DATA, END_STREAM if end else 0, 5, b"abc")
+    assert machine.take_output() == b""
+
+
+def test_a_connection_that_is_over_takes_no_piece() -> None:
+    machine = quick_machine()
+    machine.close_connection()
+    with pytest.raises(h2.exceptions.ProtocolError):
+        machine.send_piece(5, b"abc", end=False)
 
 
 def test_what_came_before_is_heard_without_h2() -> None:
