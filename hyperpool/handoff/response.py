@@ -108,7 +108,7 @@ class Response:
     @property
     def raw_fields(self) -> Fields:
         """The header fields as they came: (name, value) pairs of bytes, names in lower case."""
-        return self._parts.head.fields
+        return list(self._parts.head.fields)  # responses with the same head share one
 
     @property
     def trailers(self) -> Any:
