@@ -208,7 +208,8 @@ def test_32_threads_go_through_a_tunnel_each_to_its_own_answer(kit: Kit, wire: W
     sizes = [number * 37 % 20_000 for number in range(THREADS * 4)]
     got = kit.threads(THREADS).map(lambda size: client.get(server.url(f"/bytes/{size}")).content, sizes)
     assert list(got) == [pattern(size) for size in sizes]
-    assert 1 <= proxy.tunnels == server.connections_accepted <= (1 if wire.http2 else THREADS)
+    # A tunnel that was asked for in the rush, and not needed in the end, may not have reached the server yet.
+    assert 1 <= server.connections_accepted <= proxy.tunnels <= (1 if wire.http2 else THREADS)
 
 
 @pytest.mark.parametrize("wire", [H1_PLAIN, H2_PLAIN], ids=str)
