@@ -130,7 +130,7 @@ async def test_an_unread_body_is_no_further_than_the_window_and_delays_no_other_
 
 @in_event_loop
 async def test_a_slow_reader_holds_at_most_a_window(kit: Kit, wire: Wire) -> None:
-    server, client = kit.pair(wire)
+    server, client = kit.pair(wire, limits=hyperpool.Limits(max_stream_window_bytes=MIB))
     taps, received, furthest = with_huge(server, 32 * MIB), 0, 0
     async with client.stream("GET", server.url("/huge")) as response:
         async for piece in response.aiter_bytes():
