@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from hyperpool.errors import CertificateError, ConnectionLost, HyperpoolError, RemoteProtocolError, TlsError
+from hyperpool.protocol.tls_records import RecordCount
 
 if TYPE_CHECKING:
     import ssl
@@ -118,7 +119,9 @@ class TlsStream:
         "_first",
         "_muted",
         "_ready",
+        "_records",
         "_recv",
+        "_unread",
         "_want_read",
         "_zero_return",
         "eof",
@@ -140,6 +143,9 @@ class TlsStream:
         self._zero_return = binding.zero_return
         self._error = binding.error
         self._first = b""
+        self._records = RecordCount()
+        # How many records OpenSSL may have that were not read; those of the handshake among them until a read is vain.
+        self._unread = 0
         self._ready = False
         self._ended = False
         self._muted = False
@@ -174,11 +180,13 @@ class TlsStream:
         if not self._ready and len(self._first) < 5:
             self._first += bytes(ciphertext[:5])
         if ciphertext:
+            self._unread += self._records.count(bytes(ciphertext))
             self._feed(ciphertext)
 
     def feed_eof(self) -> None:
         """Learn that no more bytes will come; call `handshake` or `read` next."""
         self._ended = True
+        self._unread += 1  # one more question, to which the answer is whether the session was complete
 
     def handshake(self) -> bool:
         """Go on with the handshake; True when it is complete and the certificate is accepted.
@@ -223,11 +231,16 @@ class TlsStream:
             raise self.failure
         chunks: list[bytes] = []
         try:
-            # Until WantRead, never until pending() == 0: that counts decrypted bytes only, not the records behind them.
-            while chunk := self._recv(RECORD_BYTES):
+            # Never until pending() == 0: that counts decrypted bytes only, not the records behind them.
+            while self._unread > 0:
+                chunk = self._recv(RECORD_BYTES)
+                if not chunk:
+                    self.eof = True
+                    break
                 chunks.append(chunk)
-            self.eof = True
+                self._unread -= 1
         except self._want_read:
+            self._unread = 0
             self.truncated = self._ended
         except self._zero_return:
             self.eof = True

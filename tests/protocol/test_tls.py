@@ -731,3 +731,42 @@ def test_a_server_that_knows_only_old_tls_is_refused(engine: str, files: Path) -
 
 def test_handshake_is_true_ever_after(engine: str, files: Path) -> None:
     assert connect(engine, files).client.handshake()
+
+
+# How often OpenSSL is asked
+
+
+def count_reads(stream: TlsStream) -> list[int]:
+    """The sizes that are asked for, from now on."""
+    asked: list[int] = []
+    recv = stream._recv
+
+    def count(size: int) -> bytes:
+        asked.append(size)
+        return recv(size)
+
+    stream._recv = count
+    return asked
+
+
+def test_openssl_is_asked_once_for_each_record(engine: str, files: Path) -> None:
+    bench = connect(engine, files)
+    bench.client.feed(bench.say(b"x"))
+    assert bench.client.read() == b"x"  # and what followed the handshake
+    asked = count_reads(bench.client)
+    said = bench.say(b"one") + bench.say(b"two")
+    bench.client.feed(said)
+    assert (bench.client.read(), len(asked)) == (b"onetwo", 2)
+    assert (bench.client.read(), len(asked)) == (b"", 2)
+
+
+def test_openssl_is_not_asked_for_half_a_record(engine: str, files: Path) -> None:
+    bench = connect(engine, files)
+    bench.client.feed(bench.say(b"x"))
+    bench.client.read()
+    asked = count_reads(bench.client)
+    said = bench.say(bytes(3000))
+    bench.client.feed(said[:2000])
+    assert (bench.client.read(), asked) == (b"", [])
+    bench.client.feed(said[2000:])
+    assert (bench.client.read(), len(asked)) == (bytes(3000), 1)
