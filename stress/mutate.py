@@ -42,6 +42,7 @@ _TESTS = {
     "h1_codec": _HTTP1,
     "content": _CONTENT,
     "fields": _FIELDS,
+    "field_rules": _FIELDS,
     "answers": _ANSWERS,
 }
 
@@ -172,12 +173,12 @@ MUTANTS = (
     Mutant(
         "fields",
         "hosts",
-        'if not _AUTHORITY(authority):\n        raise _local(f"host',
-        'if False:\n        raise _local(f"host',
+        'if not AUTHORITY(authority):\n        raise refusal(f"host',
+        'if False:\n        raise refusal(f"host',
     ),
-    Mutant("fields", "names", "if bad := _NOT_TCHAR(octets):", "if bad := None:"),
-    Mutant("fields", "pseudo-headers", 'if octets[:1] == b":":', "if False:"),
-    Mutant("fields", "values", "if bad := _NOT_FIELD_CHAR(octets):", "if bad := None:"),
+    Mutant("field_rules", "names", "if bad := _NOT_TCHAR(octets):", "if bad := None:"),
+    Mutant("field_rules", "pseudo-headers", 'if octets[:1] == b":":', "if False:"),
+    Mutant("field_rules", "values", "if bad := _NOT_FIELD_CHAR(octets):", "if bad := None:"),
     Mutant(
         "fields",
         "a Host of an absolute target",

@@ -27,8 +27,9 @@ PACKAGE = Path(hyperpool.__file__).parent
 FLOORS: dict[str, list[tuple[str, ...]]] = {
     "ground": [("_version", "errors"), ("values",), ("proxies",)],
     "F0 protocol": [
-        ("protocol.events",),
+        ("protocol.events", "protocol.field_rules"),
         ("protocol.fields",),
+        ("protocol.response_fields",),
         (
             "protocol.content",
             "protocol.ledger",

@@ -20,7 +20,7 @@ from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError,
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, State
 from hyperpool.protocol import events, h2_codec
-from hyperpool.protocol.fields import declared_bytes, promised_request
+from hyperpool.protocol.response_fields import declared_bytes, promised_request
 from hyperpool.protocol.h2_codec import H2Codec
 from hyperpool.protocol.ledger import ManagedLedger, ReceiveLedger
 

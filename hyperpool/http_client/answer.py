@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import ConnectionLost, HyperpoolError, Timeout
 from hyperpool.http_client.faults import standard_error
-from hyperpool.protocol.fields import declared_bytes
+from hyperpool.protocol.response_fields import declared_bytes
 
 if TYPE_CHECKING:
     from hyperpool.handoff.exchange import ResponseFuture

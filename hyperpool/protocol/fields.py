@@ -1,4 +1,4 @@
-"""The rules for request heads and response fields, as pure functions.
+"""Request heads, checked and brought into the form that both codecs write: pure functions.
 
 `prepare_head` runs in the caller's thread, before a connection is even chosen: what it lets through, both codecs can
 write as it stands, on HTTP/2 and HTTP/1.1 alike, and what it refuses never reaches a socket. It is the one place where
@@ -9,20 +9,19 @@ then held to them, but never gets two of them or a contradiction onto the wire.
 
 Never here: I/O, state, codec machines. hpack is imported on first use only.
 
-Speed: one call per request stands on the hot path. Names repeat and are remembered (`_name`); values are secrets as
-often as not and are never remembered, they pay one check each.
+One call per request stands on the hot path: see `field_rules` for what is remembered.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from hyperpool.errors import InvalidURL, LocalProtocolError, RemoteProtocolError
-from hyperpool.values import Origin, Proxy, Request, RequestHead, Timeout, Url, parse_url
+from hyperpool.errors import LocalProtocolError
+from hyperpool.protocol.field_rules import AUTHORITY, Draft, checked_name, checked_value, drop, refusal, short
+from hyperpool.values import Origin, Proxy, RequestHead, Url
 
 # RFC 9110 9.2.1 and 9.2.2. Methods are case-sensitive (9.1): "get" is neither.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -40,7 +39,7 @@ _NEVER_INDEXED = frozenset({b"authorization", b"proxy-authorization"})
 _SHORT_COOKIE_BYTES = 20
 
 # RFC 9110 6.5.1: what frames, routes, conditions, authenticates or describes a message cannot come after its body.
-# Those with a rule of their own (`_RULES`) are among them.
+# Those with a rule of their own (`field_rules`) are among them.
 _NOT_BEHIND = frozenset(
     (
         *(b"cache-control", b"max-forwards", b"pragma", b"range", b"if-match", b"if-none-match", b"if-modified-since"),
@@ -50,25 +49,11 @@ _NOT_BEHIND = frozenset(
     )
 )
 
-_CONTINUE = b"100-continue"  # RFC 9110 10.1.1: the only expectation there is
-
-# 18 digits are an exabyte less one; int() of a longer one is quadratic, and refused by CPython beyond 4,300.
-LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
-
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 5.6.2
-LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch  # RFC 9113 8.2.1
-_NOT_TCHAR = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]").search
-_NOT_FIELD_CHAR = re.compile(rb"[^\t -~\x80-\xff]").search  # RFC 9110 5.5
-_TARGET = re.compile(r"/[!\"$-~]*").fullmatch  # RFC 9112 3.2.1; a fragment never leaves the client (RFC 9110 4.2.5)
+TARGET = re.compile(r"/[!\"$-~]*").fullmatch  # RFC 9112 3.2.1; a fragment never leaves the client (RFC 9110 4.2.5)
 _NOT_TARGET_CHAR = re.compile(r"[^!\"$-~]").search
 # RFC 9112 3.2.2: scheme, authority without userinfo (RFC 9110 4.2.4), then what an origin would be sent.
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?@]+)(/[!\"$-~]*|\?[!\"$-~]*)?").fullmatch
-# RFC 3986 3.2.
-_AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9\-._~!$&'()*+,;=%]+)(?::[0-9]{0,5})?").fullmatch
-
-# Responses: what a recipient must not let through (RFC 9110 5.5, RFC 9113 8.2.1). Other controls are invalid as well,
-# but may be kept for robustness, and real servers set cookies with \x01 in them (python-hyper/h11#57).
-RESPONSE_VALUE = re.compile(rb"(?![ \t])[^\0\r\n]*(?<![ \t])").fullmatch
 
 
 def prepare_head(
@@ -89,11 +74,11 @@ def prepare_head(
         scheme, authority = _named_in(target) or _scheme_and_authority(
             url.origin.scheme, url.origin.host, url.origin.port
         )
-        draft = _Draft([])
+        draft = Draft([])
         keep = draft.fields.append
         for name, value in headers:
-            spelling, rule = _name(name)
-            octets = _value(name, value)
+            spelling, rule = checked_name(name)
+            octets = checked_value(name, value)
             if rule is None:
                 keep((spelling, octets))
             else:
@@ -115,10 +100,10 @@ def prepare_trailers(given: Iterable[tuple[str | bytes, str | bytes]]) -> list[t
     """
     fields = []
     for name, value in given:
-        spelling, rule = _name(name)
+        spelling, rule = checked_name(name)
         if rule is not None or spelling.lower() in _NOT_BEHIND:
-            raise _local(f"trailer {name!r}: belongs to the head, where recipients look for it (RFC 9110 6.5.1)")
-        fields.append((spelling.lower(), _value(name, value)))
+            raise refusal(f"trailer {name!r}: belongs to the head, where recipients look for it (RFC 9110 6.5.1)")
+        fields.append((spelling.lower(), checked_value(name, value)))
     return fields
 
 
@@ -154,11 +139,11 @@ def proxy_fields(proxy: Proxy) -> tuple[tuple[bytes, bytes], ...]:
     """
     fields = []
     for name, value in proxy.headers:
-        spelling, rule = _name(name)
-        if rule not in (None, _drop):
-            raise _local(f"proxy header {name!r}: is set for you; leave it out (RFC 9110 7.6.1)")
+        spelling, rule = checked_name(name)
+        if rule not in (None, drop):
+            raise refusal(f"proxy header {name!r}: is set for you; leave it out (RFC 9110 7.6.1)")
         if rule is None:
-            fields.append((spelling, _value(name, value)))
+            fields.append((spelling, checked_value(name, value)))
     if proxy.userinfo is not None and not any(name.lower() == b"proxy-authorization" for name, _ in fields):
         from base64 import b64encode
 
@@ -194,97 +179,29 @@ def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def parse_status(value: bytes) -> int:
-    """Read a status code: three digits, 100 to 999 (RFC 9110 15). Raises RemoteProtocolError for anything else.
-
-    Codes of 600 and above are invalid, but are handed on as a 5xx would be: some servers invent them (999 is seen).
-    """
-    if len(value) != 3 or not value.isdigit() or value[0] == 0x30:
-        raise _remote(f"the status code {_short(value)} is not three digits from 100 to 999 (RFC 9110 15)")
-    return int(value)
-
-
-def check_response_fields(fields: Iterable[tuple[bytes, bytes]]) -> None:
-    """Refuse response fields that no client may pass on: for heads (pseudo-headers taken out) and trailers.
-
-    Names must be lower-case tokens, values free of CR, LF, NUL and blanks at either end (RFC 9113 8.2.1).
-    Raises RemoteProtocolError. Connection-specific names are HTTP/2's own matter: see `CONNECTION_SPECIFIC`.
-    """
-    for name, value in fields:
-        if not LOWER_TOKEN(name):
-            raise _remote(f"the field name {_short(name)} is not allowed in a response (RFC 9113 8.2.1)")
-        if not RESPONSE_VALUE(value):
-            raise _remote(f"field {_short(name)}: CR, LF, NUL or a blank at an end of its value (RFC 9110 5.5)")
-
-
-def body_forbidden(method: str, status: int) -> bool:
-    """Whether a response never has content, whatever its fields say (RFC 9110 6.4.1)."""
-    return method == "HEAD" or status < 200 or status in (204, 304)
-
-
-def declared_bytes(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """The length that a response declares for its body (RFC 9110 8.6); None where it does not."""
-    return next((int(value) for name, value in fields if name == b"content-length" and LENGTH(value)), None)
-
-
-def promised_request(fields: Sequence[tuple[bytes, bytes]], origin: Origin, timeout: Timeout) -> Request | None:
-    """The request that a PUSH_PROMISE makes in our name; None where the server may not make it.
-
-    RFC 9113 8.4: a safe method without content, and an origin for which the server speaks.
-    """
-    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in fields if name[:1] == b":"}
-    method, scheme, authority, path = (texts.get(name, "") for name in (":method", ":scheme", ":authority", ":path"))
-    # Each for itself: "a.test/" and "x?y" would make a URL of our origin too.
-    if not (_AUTHORITY(authority.encode("latin-1")) and _TARGET(path)):
-        return None
-    try:
-        url = parse_url(f"{scheme}://{authority}{path}")
-    except InvalidURL:
-        return None
-    if url.origin != origin or method not in ("GET", "HEAD") or declared_bytes(fields):
-        return None
-    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields if name[:1] != b":")
-    return Request(method, url.text, headers, timeout=timeout)
-
-
 # --- the parts of a request head -------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class _Draft:
-    """What the rules for single fields find out about one request.
-
-    Owned by the one call of `prepare_head` that made it.
-    """
-
-    fields: list[tuple[bytes, bytes]]
-    authority: bytes | None = None
-    declared_bytes: int | None = None
-    chunked: bool = False
-    expects_continue: bool = False
-
-
-_Rule = Callable[[_Draft, bytes, bytes], None]
 
 
 @functools.lru_cache(maxsize=256)
 def _method(method: str) -> bytes:
     octets = method.encode("latin-1", "replace") if isinstance(method, str) else b""
     if not _TOKEN(octets):
-        raise _local(f"method {method!r}: not a token; methods are words such as GET or POST (RFC 9110 5.6.2)")
+        raise refusal(f"method {method!r}: not a token; methods are words such as GET or POST (RFC 9110 5.6.2)")
     if octets == b"CONNECT":
-        raise _local("method 'CONNECT': opens a tunnel, not a request; give `proxy=` instead (RFC 9110 9.3.6)")
+        raise refusal("method 'CONNECT': opens a tunnel, not a request; give `proxy=` instead (RFC 9110 9.3.6)")
     return octets
 
 
 def _target(target: str, verb: bytes) -> bytes:
-    if _TARGET(target) or (target == "*" and verb == b"OPTIONS"):
+    if TARGET(target) or (target == "*" and verb == b"OPTIONS"):
         return target.encode()
-    if (parts := _ABSOLUTE(target)) and _AUTHORITY(parts[2].encode("latin-1", "replace")):
+    if (parts := _ABSOLUTE(target)) and AUTHORITY(parts[2].encode("latin-1", "replace")):
         return target.encode()
     if bad := _NOT_TARGET_CHAR(target):
-        raise _local(f"target: {bad[0]!r} at position {bad.start()} is not allowed; percent-encode it (RFC 3986 2.1)")
-    raise _local(f"target {target[:80]!r}: must begin with '/', be '*' with OPTIONS, or an absolute URL (RFC 9112 3.2)")
+        raise refusal(f"target: {bad[0]!r} at position {bad.start()} is not allowed; percent-encode it (RFC 3986 2.1)")
+    raise refusal(
+        f"target {target[:80]!r}: must begin with '/', be '*' with OPTIONS, or an absolute URL (RFC 9112 3.2)"
+    )
 
 
 def _named_in(target: bytes) -> tuple[bytes, bytes] | None:
@@ -296,11 +213,11 @@ def _named_in(target: bytes) -> tuple[bytes, bytes] | None:
     return parts[1].lower().encode(), parts[2].encode()
 
 
-def _check_host_of_absolute(draft: _Draft, authority: bytes) -> None:
+def _check_host_of_absolute(draft: Draft, authority: bytes) -> None:
     # RFC 9112 3.2.2: they must be the same. Recipients differ in which one they believe, and attacks live on that.
     if draft.authority is not None and draft.authority.lower() != authority.lower():
-        what = f"{_short(draft.authority)} differs from the target's {_short(authority)}"
-        raise _local(f"header 'Host': {what}; leave it out (RFC 9112 3.2.2)")
+        what = f"{short(draft.authority)} differs from the target's {short(authority)}"
+        raise refusal(f"header 'Host': {what}; leave it out (RFC 9112 3.2.2)")
 
 
 def _path_of_absolute(head: RequestHead) -> bytes:
@@ -316,123 +233,12 @@ def _scheme_and_authority(scheme: str, host: str, port: int) -> tuple[bytes, byt
     # A zone identifier means something on this machine only and is not sent (RFC 6874 4).
     host = host.partition("%")[0] if ":" in host else host
     authority = Origin(scheme, host, port).authority.encode("latin-1", "replace")
-    if not _AUTHORITY(authority):
-        raise _local(f"host {host!r}: not a host name; write it in ASCII, IDNA-encoded if need be (RFC 3986 3.2.2)")
+    if not AUTHORITY(authority):
+        raise refusal(f"host {host!r}: not a host name; write it in ASCII, IDNA-encoded if need be (RFC 3986 3.2.2)")
     return scheme.encode("ascii"), authority
 
 
-@functools.lru_cache(maxsize=1024)
-def _name(name: str | bytes) -> tuple[bytes, _Rule | None]:
-    """A name as it is written, and the rule for it if it has one; remembered, since programs use few names."""
-    octets = name.encode("latin-1", "replace") if isinstance(name, str) else name
-    if not isinstance(octets, bytes):
-        raise _local(f"header name {name!r}: give str or bytes, not {type(name).__name__} (RFC 9110 5.1)")
-    if octets[:1] == b":":
-        raise _local(f"header {name!r}: pseudo-headers come from method and URL; leave it out (RFC 9113 8.3)")
-    # "replace" writes "?", which is no tchar either: both kinds of wrong character end here.
-    if bad := _NOT_TCHAR(octets):
-        raise _local(f"header name {name!r}: {name[bad.start()]!r} is not allowed in a name (RFC 9110 5.6.2)")
-    if not octets:
-        raise _local("header name '': a name has at least one character (RFC 9110 5.1)")
-    return octets, _RULES.get(octets.lower())
-
-
-def _value(name: str | bytes, value: str | bytes) -> bytes:
-    # Two C calls answer for nearly all values; the regular expression is three times as dear. ASCII is its own UTF-8,
-    # and encode() without a name is the fastest.
-    if type(value) is str and value.isascii() and value.isprintable():
-        return value.strip(" ").encode()
-    octets = _latin_1(name, value).strip(b" \t")
-    if bad := _NOT_FIELD_CHAR(octets):
-        _refuse_value(name, bad[0].decode("latin-1"), bad.start(), "remove it")
-    return octets
-
-
-def _latin_1(name: str | bytes, value: str | bytes) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
-        raise _local(f"header {name!r}: give the value as str or bytes, not {type(value).__name__} (RFC 9110 5.5)")
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError as error:
-        _refuse_value(name, value[error.start], error.start, "encode the value yourself and give bytes")
-
-
-def _refuse_value(name: str | bytes, character: str, position: int, remedy: str) -> NoReturn:
-    # Never the whole value: it may be a credential, and messages end in logs.
-    where = f"{character!r} at position {position} of the value"
-    raise _local(f"header {name!r}: {where} is not allowed; {remedy} (RFC 9110 5.5)")
-
-
-# --- the rules for single fields -------------------------------------------------------------------------------------
-
-
-def _host(draft: _Draft, name: bytes, value: bytes) -> None:
-    if draft.authority is not None:
-        raise _local("header 'Host': given twice; keep one (RFC 9112 3.2)")
-    if not _AUTHORITY(value):
-        raise _local(f"header 'Host': {_short(value)} is not host or host:port (RFC 9110 7.2)")
-    draft.authority = value
-
-
-def _content_length(draft: _Draft, name: bytes, value: bytes) -> None:
-    if draft.declared_bytes is not None:
-        raise _local("header 'Content-Length': given twice; keep one, or none: it is added for you (RFC 9110 8.6)")
-    if not LENGTH(value):
-        raise _local(f"header 'Content-Length': {_short(value)} is not a number of bytes (RFC 9110 8.6)")
-    draft.declared_bytes = int(value)
-    draft.fields.append((name, b"%d" % draft.declared_bytes))
-
-
-def _transfer_encoding(draft: _Draft, name: bytes, value: bytes) -> None:
-    if value.lower() != b"chunked" or draft.chunked:
-        raise _local(f"header 'Transfer-Encoding': {_short(value)} cannot be sent; leave it out (RFC 9112 6.1)")
-    draft.chunked = True
-
-
-def _connection(draft: _Draft, name: bytes, value: bytes) -> None:
-    for option in value.lower().split(b","):
-        if option.strip() not in (b"close", b"keep-alive", b"te", b""):
-            what = "only 'close' and 'keep-alive' can be asked for"
-            raise _local(f"header 'Connection': option {_short(option)} is not allowed; {what} (RFC 9110 7.6.1)")
-    draft.fields.append((name, value))
-
-
-def _te(draft: _Draft, name: bytes, value: bytes) -> None:
-    if value.lower() != b"trailers":
-        raise _local(f"header 'TE': {_short(value)} is not possible; only 'trailers' is (RFC 9113 8.2.2)")
-    # RFC 9110 10.1.4: on HTTP/1.1 it must be named as a connection option; HTTP/2 drops that again.
-    draft.fields += ((name, value), (b"Connection", b"TE"))
-
-
-def _expect(draft: _Draft, name: bytes, value: bytes) -> None:
-    draft.expects_continue |= value.lower() == _CONTINUE
-    draft.fields.append((name, value))
-
-
-def _upgrade(draft: _Draft, name: bytes, value: bytes) -> None:
-    raise _local(f"header 'Upgrade': cannot switch to {_short(value)} on a shared connection (RFC 9110 7.8)")
-
-
-def _drop(draft: _Draft, name: bytes, value: bytes) -> None:
-    """Connection bookkeeping of HTTP/1.0 times, which libraries set by habit: ours, and no loss."""
-
-
-_RULES: dict[bytes, _Rule] = {
-    b"host": _host,
-    b"content-length": _content_length,
-    b"transfer-encoding": _transfer_encoding,
-    b"connection": _connection,
-    b"te": _te,
-    b"expect": _expect,
-    b"upgrade": _upgrade,
-    b"keep-alive": _drop,
-    b"proxy-connection": _drop,
-}
-
-
-def _frame(draft: _Draft, verb: bytes, body_bytes: int | None) -> int | None:
+def _frame(draft: Draft, verb: bytes, body_bytes: int | None) -> int | None:
     """Settle the length of the body (RFC 9112 6.2, 6.3), and declare it where nobody has yet."""
     declared = draft.declared_bytes
     if declared is None:
@@ -440,21 +246,21 @@ def _frame(draft: _Draft, verb: bytes, body_bytes: int | None) -> int | None:
             draft.fields.append((b"Content-Length", b"%d" % body_bytes))
         return body_bytes
     if draft.chunked:
-        raise _local("headers 'Content-Length' and 'Transfer-Encoding' exclude each other: drop one (RFC 9112 6.2)")
+        raise refusal("headers 'Content-Length' and 'Transfer-Encoding' exclude each other: drop one (RFC 9112 6.2)")
     if body_bytes is not None and body_bytes != declared:
         what = f"{declared} declared, but the body has {body_bytes} bytes"
-        raise _local(f"header 'Content-Length': {what}; leave it out, it is added for you (RFC 9110 8.6)")
+        raise refusal(f"header 'Content-Length': {what}; leave it out, it is added for you (RFC 9110 8.6)")
     return declared
 
 
-def _settle_expectation(draft: _Draft, body_bytes: int | None) -> bool:
+def _settle_expectation(draft: Draft, body_bytes: int | None) -> bool:
     """Whether the body waits for 100 (Continue). Without a body nobody may ask for that (RFC 9110 10.1.1)."""
     if body_bytes == 0:
         draft.fields = [field for field in draft.fields if field[0].lower() != b"expect"]
     return body_bytes != 0
 
 
-# --- small parts -----------------------------------------------------------------------------------------------------
+# --- HTTP/2's form ---------------------------------------------------------------------------------------------------
 
 _Wrap = Callable[[bytes, bytes], Any]
 
@@ -482,16 +288,3 @@ def _never_indexed(name: bytes, value: bytes) -> Any:
 
 def _cookie(name: bytes, value: bytes) -> Any:
     return _never_indexed(name, value) if len(value) < _SHORT_COOKIE_BYTES else (name, value)
-
-
-def _short(octets: bytes) -> str:
-    return repr(octets[:80])
-
-
-def _local(message: str) -> LocalProtocolError:
-    return LocalProtocolError(message, processed="no")
-
-
-def _remote(message: str) -> RemoteProtocolError:
-    # "maybe": the server answered, so it has seen the request.
-    return RemoteProtocolError(message, processed="maybe")

@@ -22,7 +22,7 @@ from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError,
 from hyperpool.protocol import events as ours
 from hyperpool.protocol.chunk_guard import MAX_CHUNK_LINE_BYTES, ChunkGuard
 from hyperpool.protocol.events import MAX_INTERIM
-from hyperpool.protocol.fields import parse_status
+from hyperpool.protocol.response_fields import parse_status
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")

@@ -21,11 +21,12 @@ import h2.settings
 
 from hyperpool.errors import HyperpoolError, RemoteProtocolError
 from hyperpool.protocol import events as ours
-from hyperpool.protocol.fields import head_fields_for_h2, parse_status
+from hyperpool.protocol.fields import head_fields_for_h2
 from hyperpool.protocol.frame_guard import FrameGuard
 from hyperpool.protocol.frame_log import frame_log
 from hyperpool.protocol.h2_machine import CutShort
 from hyperpool.protocol.h2_quick import QuickMachine
+from hyperpool.protocol.response_fields import parse_status
 
 if TYPE_CHECKING:
     from hyperpool.values import Limits

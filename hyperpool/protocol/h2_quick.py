@@ -23,9 +23,11 @@ import h2.events
 import h2.stream
 
 from hyperpool.protocol import events as ours
-from hyperpool.protocol.fields import CONNECTION_SPECIFIC, LENGTH, LOWER_TOKEN, RESPONSE_VALUE
+from hyperpool.protocol.field_rules import LENGTH
+from hyperpool.protocol.fields import CONNECTION_SPECIFIC
 from hyperpool.protocol.h2_machine import Machine
 from hyperpool.protocol.hpack_memo import MemoDecoder
+from hyperpool.protocol.response_fields import LOWER_TOKEN, RESPONSE_VALUE
 
 # Length (16 + 8 bits), type, flags, stream id (RFC 9113 4.1).
 _HEAD = struct.Struct(">HBBBL")

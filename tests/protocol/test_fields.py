@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperpool.errors import LocalProtocolError, RemoteProtocolError
+from hyperpool.errors import LocalProtocolError
 from hyperpool.protocol import fields
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.fields import head_fields_for_h2, prepare_head
-from hyperpool.values import Origin, Request, Timeout, Url
+from hyperpool.values import Origin, Url
 
 SECRET = "hunter2"
 TCHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
@@ -470,144 +470,3 @@ def _ask_h11(head: RequestHead) -> None:
     assert isinstance(request, h11.Request)
     assert (request.method, request.target) == (head.method, head.target)
     assert request.headers.raw_items() == given_fields
-
-
-class TestStatusCodes:
-    @pytest.mark.parametrize("status", [100, 200, 404, 599, 600, 999])
-    def test_three_digits_are_a_status(self, status: int) -> None:
-        assert fields.parse_status(b"%d" % status) == status
-
-    @pytest.mark.parametrize("value", [b"", b"20", b"2000", b"2x0", b"099", b"000", b"+20", b" 20", b"-10", b"2\xb20"])
-    def test_nothing_else_is_one(self, value: bytes) -> None:
-        """M2."""
-        with pytest.raises(RemoteProtocolError) as caught:
-            fields.parse_status(value)
-        assert caught.value.processed == "maybe"
-
-
-class TestResponseFields:
-    @pytest.mark.parametrize(
-        "field", [(b"x", b""), (b"x-y", b"a b"), (b"set-cookie", b"a=\x01"), (b"1!", b"\xff"), (b"x", b"a\tb")]
-    )
-    def test_what_servers_really_send_is_let_through(self, field: tuple[bytes, bytes]) -> None:
-        fields.check_response_fields([(b"ok", b"ok"), field])
-
-    @pytest.mark.parametrize("name", [b"", b"X", b"x y", b"x:", b":status", b"x\r\n", b"x\0", b"\xe9", b"x\n"])
-    def test_a_name_that_is_no_lower_case_token_is_refused(self, name: bytes) -> None:
-        """M4."""
-        with pytest.raises(RemoteProtocolError, match="the field name"):
-            fields.check_response_fields([(b"ok", b"ok"), (name, b"v")])
-
-    @pytest.mark.parametrize(
-        "value", [b"\r", b"\n", b"\0", b"a\r\nb", b" a", b"a ", b"\ta", b"a\t", b" ", b"a\n", b"a\0"]
-    )
-    def test_a_value_that_splits_or_has_blanks_around_it_is_refused(self, value: bytes) -> None:
-        """M4."""
-        with pytest.raises(RemoteProtocolError, match="of its value") as caught:
-            fields.check_response_fields([(b"x", value)])
-        assert caught.value.processed == "maybe"
-
-    def test_a_refused_name_is_shown_in_part_only(self) -> None:
-        with pytest.raises(RemoteProtocolError) as caught:
-            fields.check_response_fields([(b"X" * 10_000, b"")])
-        assert len(str(caught.value)) < 200
-
-
-@pytest.mark.parametrize(
-    ("method", "status", "forbidden"),
-    [
-        ("GET", 200, False),
-        ("HEAD", 200, True),
-        ("HEAD", 404, True),
-        ("GET", 199, True),
-        ("GET", 204, True),
-        ("GET", 304, True),
-        ("GET", 205, False),
-        ("head", 200, False),
-    ],
-)
-def test_some_responses_never_have_content(method: str, status: int, forbidden: bool) -> None:
-    """RFC 9110 6.4.1."""
-    assert fields.body_forbidden(method, status) is forbidden
-
-
-class TestPromisedRequests:
-    """RFC 9113 8.4: what a server may ask in our name."""
-
-    ORIGIN = Origin("https", "a.test", 443)
-    GET = ((b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.test"), (b":path", b"/p?q=1"))
-
-    def promised(self, *more: tuple[bytes, bytes], **pseudo: bytes | None) -> Request | None:
-        changed: dict[bytes, bytes | None] = {
-            **dict(self.GET),
-            **{b":" + name.encode(): value for name, value in pseudo.items()},
-        }
-        block = [(name, value) for name, value in changed.items() if value is not None]
-        return fields.promised_request([*block, *more], self.ORIGIN, Timeout(7))
-
-    @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-    def test_a_safe_request_to_our_origin_is_one(self, method: bytes) -> None:
-        request = self.promised((b"accept", b"text/css"), (b"x", b"\xfc"), method=method)
-        assert request is not None
-        assert (request.method, request.url) == (method.decode(), "https://a.test/p?q=1")
-        assert request.headers == (("accept", "text/css"), ("x", "\u00fc")) and request.timeout == Timeout(7)
-
-    @pytest.mark.parametrize("authority", [b"a.test:443", b"A.TEST", b"a.test:"])
-    def test_one_origin_may_be_spelt_in_many_ways(self, authority: bytes) -> None:
-        assert self.promised(authority=authority) is not None
-
-    @pytest.mark.parametrize(
-        "pseudo",
-        [
-            {"method": b"POST"},
-            {"method": b"get"},
-            {"method": b"OPTIONS"},
-            {"method": None},
-            {"scheme": b"http"},
-            {"scheme": b"gopher"},
-            {"scheme": b""},
-            {"scheme": None},
-            {"authority": b"b.test"},
-            {"authority": b"a.test.b.test"},
-            {"authority": b"a.test:8443"},
-            {"authority": b"a.test:99999"},
-            {"authority": b"me@a.test"},
-            {"authority": b"a.test/"},
-            {"authority": b"a.test#"},
-            {"authority": b"a.test\\"},
-            {"authority": b"\xe4.test"},
-            {"authority": b""},
-            {"authority": None},
-            {"path": b""},
-            {"path": b"*"},
-            {"path": b"p"},
-            {"path": b".b.test/"},
-            {"path": b"/p#q"},
-            {"path": b"/p q"},
-            {"path": b"/\xfc"},
-            {"path": None},
-            {"authority": b"a.te", "path": b"st/p"},
-        ],
-    )
-    def test_everything_else_is_none(self, pseudo: dict[str, bytes | None]) -> None:
-        assert self.promised(**pseudo) is None
-
-    def test_a_request_with_a_body_is_none(self) -> None:
-        assert self.promised((b"content-length", b"5")) is None
-        assert self.promised((b"content-length", b"0")) is not None
-
-
-@pytest.mark.parametrize(
-    ("block", "length"),
-    [
-        ([], None),
-        ([(b"content-length", b"0")], 0),
-        ([(b"x", b"1"), (b"content-length", b"1500")], 1500),
-        ([(b"content-length", b"-1")], None),
-        ([(b"content-length", b"many")], None),
-        ([(b"content-length", b"9" * 19)], None),
-    ],
-)
-def test_the_declared_length_is_read_where_it_is_one(block: list[tuple[bytes, bytes]], length: int | None) -> None:
-    """RFC 9110 8.6."""
-    assert fields.declared_bytes(block) == length
