@@ -35,7 +35,7 @@ from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike,
 if TYPE_CHECKING:
     from hyperpool.handoff.exchange import Informational, ResponseFuture
     from hyperpool.handoff.response import Response
-    from hyperpool.policy.download import Download
+    from hyperpool.policy.download import Download, Run
     from hyperpool.policy.progress import ProgressLike
 
 
@@ -84,9 +84,9 @@ class Client:
         budget of a tenth of its requests.
     follow_redirects, max_redirects: 301, 302, 303, 307 and 308; one more than the maximum raises TooManyRedirects.
     events: an object with any of the methods ``request(request)``, ``response(response)``, ``retry(request, resend)``,
-        ``connection_opened(info)`` and ``connection_closed(info, error)``, or a mapping of these names to callables or
-        lists of them. Those of requests run in the thread that waits, or, for `submit`, where done-callbacks run;
-        those of connections run on I/O threads: none may block there. What they raise is logged.
+        ``resend(request, resend)``, ``connection_opened(info)`` and ``connection_closed(info, error)``, or a mapping of
+        these names to callables or lists of them. The first three run in the thread that waits, or, for `submit`, where
+        done-callbacks run; the others run on I/O threads: none may block there. What they raise is logged.
     limits: `Limits`. pool: a `ConnectionPool` shared with other clients; what says how to connect is its then.
     """
 
@@ -288,15 +288,22 @@ class Client:
         BlockingIOError where another download is writing it. Different files may be downloaded by any threads at once.
         ``Timeout.total`` is for the head of each attempt, as with `stream`; ``options`` are those of `submit`.
         """
-        from hyperpool.policy.download import Order, download
-
-        full = writing.full_url(url, self.base_url, self.params, params)
-        order = Order(full, path, headers, resume, checksum, progress)
+        from hyperpool.policy.download import download
 
         def open_stream(fields: Any, retry: Any) -> AbstractContextManager[Response]:
             return self.stream("GET", url, params=params, headers=fields, retries=retry, **options)
 
-        return download(order, open_stream, as_retry(self.retries if retries is NOT_GIVEN else retries), self._company)
+        run = self._download_run(url, path, params, headers, resume=resume, checksum=checksum, retries=retries)
+        return download(run, open_stream, progress)
+
+    def _download_run(
+        self, url: str, path: Any, params: Params, headers: HeadersLike, *, resume: bool, checksum: Any, retries: Any
+    ) -> Run:
+        from hyperpool.policy.download import Order, Run
+
+        full = writing.full_url(url, self.base_url, self.params, params)
+        order = Order(full, path, headers, resume, checksum)
+        return Run(order, as_retry(self.retries if retries is NOT_GIVEN else retries), self._company)
 
     def upload(
         self,
@@ -339,19 +346,18 @@ class Client:
         of (responses so far, requests in all, or None where they have no len()), or True for a bar on standard error.
         """
         refuse_on_loop_thread("Client.map()")
-        if max_in_flight < 1:
-            raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
-        from hyperpool.policy.flights import as_completed, in_order, len_of, told
+        from hyperpool.policy.flights import as_completed, checked_bound, in_order, len_of, told
 
+        bound = checked_bound(max_in_flight)
         submitted = (self._submit_entry(entry, options) for entry in requests)
-        responses = in_order(submitted, max_in_flight) if ordered else as_completed(submitted, max_in_flight)
+        responses = in_order(submitted, bound) if ordered else as_completed(submitted, bound)
         return responses if progress is None else told(responses, progress, len_of(requests))
 
     def _submit_entry(self, entry: Any, options: dict[str, Any]) -> ResponseFuture:
-        if isinstance(entry, str):
-            return self.submit("GET", entry, **options)
-        method, url, *own = entry
-        return self.submit(method, url, **{**options, **(own[0] if own else {})})
+        from hyperpool.policy.flights import parts_of
+
+        method, url, own = parts_of(entry, options)
+        return self.submit(method, url, **own)
 
     # -- what a request is made of ---------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hyperpool.errors import HyperpoolError, InvalidURL, PoolClosed, PoolFull
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, Informational, ResponseFuture, Review
-from hyperpool.handoff.futures import LoopFuture
+from hyperpool.handoff.futures import LoopFuture, SoleWaiter
 from hyperpool.handoff.hooks import as_hooks
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
@@ -150,7 +150,11 @@ class ConnectionPool:
         future: ResponseFuture = self._submit(exchange)
         return future
 
-    def fetch(
+    def fetch(self, request: Request, **how: Any) -> Response:
+        """`submit`, and wait for the response: cheaper than a Future's result. Blocks; Ctrl-C cancels the request."""
+        return self.submit_alone(request, **how).result()
+
+    def submit_alone(
         self,
         request: Request,
         *,
@@ -159,12 +163,16 @@ class ConnectionPool:
         route: Route | None = None,
         source: Source | None = None,
         informational: Informational | None = None,
-    ) -> Response:
-        """`submit`, and wait for the response: cheaper than a Future's result. Blocks; Ctrl-C cancels the request."""
+    ) -> SoleWaiter[Response]:
+        """`submit`, for a thread that waits alone and at once. Never blocks on the network.
+
+        `fetch` is this and the wait for its result. Apart, they tell a PoolClosed before anything was sent, which is
+        raised here, from one that ends what is under way.
+        """
         exchange = self._make_exchange(request, route, source, stream=stream, made_at=made_at, alone=True)
         exchange.informational = informational
-        response: Response = self._submit(exchange).result()
-        return response
+        waiter: SoleWaiter[Response] = self._submit(exchange)
+        return waiter
 
     def _make_exchange(
         self,

@@ -124,6 +124,21 @@ def as_source_address(given: Any) -> tuple[str, int] | None:
     return str(host), port
 
 
+def as_socket_options(given: Any) -> tuple[tuple[int, int, int | bytes], ...]:
+    """Options for TCP sockets: (level, option, value) each, as ``socket.setsockopt`` takes them. None: none.
+
+    Raises ValueError for anything else: the thread that connects could only report it as a fault of the server.
+    """
+    options = tuple(tuple(one) for one in given or ())
+    for one in options:
+        if len(one) != 3 or not all(isinstance(part, int) and abs(part) < 1 << 31 for part in one[:2]):
+            raise ValueError(f"a socket option is (level, option, value), not {one!r}")
+        value = one[2]
+        if not isinstance(value, bytes) and not (isinstance(value, int) and abs(value) < 1 << 31):
+            raise ValueError(f"the value of a socket option is an int of 32 bits or bytes, not {value!r}")
+    return options
+
+
 def without_userinfo(url: str) -> str:
     """The URL for messages and logs: a password in it is nobody's business there."""
     return _USERINFO.sub("//", url, count=1)
@@ -314,7 +329,7 @@ class Route:
     force_http2: speak HTTP/2 over TLS whatever ALPN chose.
     push: let the server push (RFC 9113 8.4). window_manager: a class that decides about credit (`hyperpool.window`).
     uds: the path of a Unix socket to connect to, whatever host and port are. source_address: the local address and
-    port to connect from.
+    port to connect from. socket_options: (level, option, value) each, set on every TCP socket before it connects.
     """
 
     origin: Origin
@@ -328,6 +343,7 @@ class Route:
     window_manager: type | None = None
     uds: str | None = None
     source_address: tuple[str, int] | None = None
+    socket_options: tuple[tuple[int, int, int | bytes], ...] = ()
 
     def __hash__(self) -> int:
         # Each request asks for it. Routes that have these in common, but not the rest, are few.

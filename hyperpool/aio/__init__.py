@@ -11,24 +11,31 @@
 Theory of operation: the pool, its I/O threads and its connections are the same as for threads, and may be shared with
 them. A coroutine waits for a Future (`waiting.outcome_of`) or for a piece of body (`waiting.take`); what it waits for
 rings a bell in its event loop. Uploads from async iterables are fed by a task (`uploads`). Nothing here ever blocks an
-event loop, and no thread is started for a request.
+event loop, and no thread is started for a request; for files, the loop's executor has some (`transfers`).
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperpool.aio.client import AsyncClient
 from hyperpool.aio.response import AsyncResponse
 from hyperpool.default import default_client
 
+if TYPE_CHECKING:
+    from hyperpool.policy.download import Download
+
 __all__ = [
     "AsyncClient",
     "AsyncResponse",
     "delete",
+    "download",
     "get",
     "head",
+    "map",
     "options",
     "patch",
     "post",
@@ -36,6 +43,7 @@ __all__ = [
     "query",
     "request",
     "stream",
+    "upload",
 ]
 
 
@@ -51,6 +59,21 @@ async def request(method: str, url: str, **options: Any) -> AsyncResponse:
 def stream(method: str, url: str, **options: Any) -> AbstractAsyncContextManager[AsyncResponse]:
     """`AsyncClient.stream` over the process-wide client."""
     return _client().stream(method, url, **options)
+
+
+async def download(url: str, path: str | os.PathLike[str], **options: Any) -> Download:
+    """`AsyncClient.download` over the process-wide client."""
+    return await _client().download(url, path, **options)
+
+
+async def upload(url: str, file: Any, **options: Any) -> AsyncResponse:
+    """`AsyncClient.upload` over the process-wide client."""
+    return await _client().upload(url, file, **options)
+
+
+def map(requests: Iterable[Any] | AsyncIterable[Any], **options: Any) -> AsyncGenerator[AsyncResponse, None]:
+    """`AsyncClient.map` over the process-wide client."""
+    return _client().map(requests, **options)
 
 
 async def get(url: str, **options: Any) -> AsyncResponse:

@@ -7,20 +7,27 @@ authentication are `Client`'s own, and so is the pool.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from hyperpool.aio.response import AsyncResponse
 from hyperpool.aio.uploads import AsyncSource, declared_bytes
-from hyperpool.aio.waiting import outcome_of
-from hyperpool.client import Client
+from hyperpool.aio.waiting import off_loop, outcome_of
+from hyperpool.client import NOT_GIVEN, Client
 from hyperpool.policy.cookies import Cookies, CookiesLike
 from hyperpool.policy.defaults import DefaultHeaders
-from hyperpool.policy.writing import merged
+from hyperpool.policy.retries import RetriesLike
+from hyperpool.policy.writing import Params, merged
 from hyperpool.pool import ConnectionPool
 from hyperpool.process import FOR_ALL, FOR_TLS, load
 from hyperpool.values import HeadersLike
+
+if TYPE_CHECKING:
+    from hyperpool.policy.download import Download
+    from hyperpool.policy.progress import ProgressLike
 
 
 class AsyncClient:
@@ -114,6 +121,76 @@ class AsyncClient:
         """A response whose body is awaited as it comes; closed at the end of the block, wherever that is reached."""
         async with await self._send(method, url, {**options, "stream": True}) as response:
             yield response
+
+    async def download(
+        self,
+        url: str,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool = True,
+        checksum: Any = None,
+        progress: ProgressLike = None,
+        params: Params = None,
+        headers: HeadersLike = None,
+        retries: RetriesLike = NOT_GIVEN,
+        **options: Any,
+    ) -> Download:
+        """GET a URL into a file, which is there as a whole or not at all: as `Client.download`, in every respect.
+
+        Other threads wait for the disk. Cancelling the task leaves what a later call, of either client, goes on with.
+        ``progress`` is called in the event loop.
+        """
+        from hyperpool.aio.transfers import download
+
+        def open_stream(fields: Any, retry: Any) -> AbstractAsyncContextManager[AsyncResponse]:
+            return self.stream("GET", url, params=params, headers=fields, retries=retry, **options)
+
+        make = partial(self._client._download_run, resume=resume, checksum=checksum, retries=retries)
+        run = await off_loop(make, url, path, params, headers)
+        return await download(run, open_stream, progress)
+
+    async def upload(
+        self,
+        url: str,
+        file: Any,
+        *,
+        method: str = "PUT",
+        progress: ProgressLike = None,
+        headers: HeadersLike = None,
+        **options: Any,
+    ) -> AsyncResponse:
+        """Send a file as the body of a request: as `Client.upload`. ``progress`` is called in the event loop."""
+        from hyperpool.aio.transfers import upload
+
+        async def send(fields: Any, content: Any) -> AsyncResponse:
+            return await self.request(method, url, headers=fields, content=content, **options)
+
+        return await upload(file, headers, progress, send)
+
+    def map(
+        self,
+        requests: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_in_flight: int = 100,
+        ordered: bool = False,
+        progress: ProgressLike = None,
+        **options: Any,
+    ) -> AsyncGenerator[AsyncResponse, None]:
+        """The responses to many requests, for ``async for``; at most ``max_in_flight`` are under way at a time.
+
+        As `Client.map`; ``requests`` may be an async iterable as well, and a response that is here is given before the
+        next request is. Leaving the iteration early cancels what is under way, when the iterator is closed: at once
+        with ``contextlib.aclosing``.
+        """
+        from hyperpool.aio.flights import Flights, told
+        from hyperpool.policy.flights import checked_bound, len_of, parts_of
+
+        async def begin(entry: Any) -> AsyncResponse:
+            method, url, own = parts_of(entry, options)
+            return await self.request(method, url, **own)
+
+        responses = Flights(begin, checked_bound(max_in_flight), ordered=ordered).responses(requests)
+        return responses if progress is None else told(responses, progress, len_of(requests))
 
     async def _send(self, method: str, url: str, options: dict[str, Any]) -> AsyncResponse:
         await ready()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncIterable, Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperpool.aio.waiting import room_in
 from hyperpool.errors import HyperpoolError, LocalProtocolError
 from hyperpool.handoff.body import Upload, UploadPipe
 from hyperpool.handoff.source import as_bytes
+
+if TYPE_CHECKING:
+    from hyperpool.handoff.source import MakeTrailers
 
 
 def declared_bytes(fields: Iterable[tuple[str, str]]) -> int | None:
@@ -42,6 +45,11 @@ class AsyncSource:
         self._is_over = False
         self._given_bytes = 0
         self._task: asyncio.Task[None] | None = None
+        self._trailers: MakeTrailers | None = None
+
+    def trail(self, make: MakeTrailers) -> None:
+        """Have trailers go out behind it, which ``make`` gives in the event loop when the body is through."""
+        self._trailers, self.length_bytes = make, None
 
     def claim(self) -> AsyncSource:
         """This source: it was made for one request."""
@@ -100,12 +108,13 @@ class AsyncSource:
                 # It may be in the middle of a step of the same iterable.
                 await asyncio.wait([former])
             await self._feed(pipe)
+            trailers = None if self._trailers is None else self._trailers()
         except asyncio.CancelledError:
             pipe.fail(LocalProtocolError("the task that gives the request's body was cancelled"))
         except BaseException as error:  # whatever the caller's code raises belongs to the task that waits (L5)
             pipe.fail(error)
         else:
-            pipe.finish()
+            pipe.finish(trailers)
 
     async def _feed(self, pipe: UploadPipe) -> None:
         pieces = aiter(self._content)

@@ -8,12 +8,16 @@ event loops, in any number of threads, may share a pool.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from hyperpool.handoff.body import BodyPipe, UploadPipe
 from hyperpool.handoff.response import Response
+
+T = TypeVar("T")
 
 # Bytes after which a coroutine that never had to wait lets others run: decoding so many takes about 1 ms. Halved, a
 # fast download costs more turns of the event loop; doubled, others wait longer.
@@ -78,6 +82,23 @@ async def room_in(pipe: UploadPipe) -> None:
     """Wait until a body may be fed on, or nobody wants it any more."""
     while not pipe.has_room((bell := Bell()).ring):
         await bell.heard()
+
+
+async def off_loop(act: Callable[..., T], *arguments: Any) -> T:
+    """What a call gives that may wait for a disk: another thread makes it, while the event loop goes on.
+
+    A task that is cancelled meanwhile goes on with that only when the call has returned: what it used is free then.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, functools.partial(act, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # seen, though nobody is told: the task was cancelled
+        raise
 
 
 class Turns:

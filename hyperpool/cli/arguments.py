@@ -38,6 +38,7 @@ Send one HTTP request, over HTTP/2 where the server speaks it, and show the answ
   hyperpool example.org/search q=='red fox'       GET /search?q=red+fox
   hyperpool -v example.org Accept:text/html       with request and response heads
   hyperpool -o page.html example.org              save the body, with a progress bar
+  hyperpool -C -o big.iso example.org/big.iso     go on with a download that was cut
   hyperpool example.org/items | jq .              into a pipe goes the body, byte for byte
 
 METHOD is GET, or POST where there is something to send. A URL without a scheme means https://: what is typed in haste
@@ -72,6 +73,7 @@ class Command:
     show_heads: bool | None
     show_body: bool
     output: str | None
+    goes_on: bool
     client_options: dict[str, Any]
     auth: str | None
     follow: bool
@@ -121,6 +123,9 @@ def _add_what_is_shown(group: Any) -> None:
     group.add_argument("-h", "--headers", action="store_true", help="the response's head only")
     group.add_argument("-b", "--body", action="store_true", help="the response's body only")
     group.add_argument("-o", "--output", metavar="FILE", help="save the body in FILE; - is standard output")
+    group.add_argument(
+        "-C", "--continue", dest="goes_on", action="store_true", help="with -o: go on with what a try left in FILE.part"
+    )
     group.add_argument("--stats", action="store_true", help="a table of versions, times and connections, on stderr")
     group.add_argument("--debug", action="store_true", help="HTTP/2 frames as they come and go, on stderr")
 
@@ -157,6 +162,7 @@ def read_command(parser: argparse.ArgumentParser, given: argparse.Namespace) -> 
         show_heads=True if given.verbose or given.headers else False if given.body else None,
         show_body=given.body or not given.headers,
         output=given.output,
+        goes_on=_goes_on(given, method),
         client_options=_client_options(given),
         auth=given.auth,
         follow=given.follow,
@@ -193,6 +199,14 @@ def _form(given: argparse.Namespace) -> bool:
     if given.json and given.form:
         raise UsageError("--json and --form exclude each other")
     return bool(given.form)
+
+
+def _goes_on(given: argparse.Namespace, method: str | None) -> bool:
+    if given.goes_on and given.output in (None, "-"):
+        raise UsageError("--continue needs -o FILE")
+    if given.goes_on and method not in (None, "GET"):
+        raise UsageError(f"--continue is for GET, not for {method}")
+    return bool(given.goes_on)
 
 
 def _client_options(given: argparse.Namespace) -> dict[str, Any]:

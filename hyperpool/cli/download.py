@@ -1,7 +1,8 @@
 """``-o FILE``: a body goes to FILE.part and is called FILE when all of it is there, so that FILE is never half a body.
 
-What came before a failure stays in FILE.part, and the error says so; the next try begins anew. Devices and pipes have
-no second name and are written directly.
+What came before a failure stays in FILE.part, and the error says so. With ``--continue`` the next try goes on with it,
+where the server can tell that it is still the same; without, it begins anew. The rules, and the note beside FILE.part,
+are those of `Client.download`. Devices and pipes have no second name and are written directly.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from hyperpool.cli.words import FileProblem
+from hyperpool.cli.words import FileProblem, UsageError
+from hyperpool.client import Client
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.response import Response
-
-Advance = Callable[[int], None]
+from hyperpool.policy.download import Download, length_of
+from hyperpool.policy.partial import Partial, validator_of
+from hyperpool.policy.progress import Tell
 
 
 def save(response: Response, path: str) -> int:
@@ -26,65 +30,97 @@ def save(response: Response, path: str) -> int:
     """
     target = Path(os.path.realpath(path))
     is_plain = target.is_file() or not target.exists()
-    written = target.with_name(target.name + ".part") if is_plain else target
-    with _progress(Path(path).name, _length(response)) as advance:
-        size_bytes = _write(response, written, advance)
-    if is_plain:
-        _rename(written, target)
-    return size_bytes
+    with _progress(Path(path).name) as tell, _faults_of(target):
+        return (_write_part if is_plain else _write)(response, target, tell)
+
+
+def go_on(client: Client, url: str, path: str, *, head: Callable[[], None], **options: Any) -> Download:
+    """Download a file, and go on with what an earlier try left of it.
+
+    ``head`` is called when the response's is here. Raises FileProblem, UsageError for a device, and what a download
+    raises.
+    """
+    with _progress(Path(path).name) as show, _faults_of(Path(path)):
+
+        def tell(done: int, total: int | None) -> None:
+            nonlocal head
+            head()
+            head = _nothing
+            show(done, total)
+
+        try:
+            return client.download(url, path, progress=tell, **options)
+        except ValueError as error:
+            if isinstance(error, HyperpoolError):
+                raise
+            raise UsageError(f"--continue: {path} is no plain file") from error
+
+
+def _nothing() -> None:
+    """Once was enough."""
 
 
 def left_behind(path: str) -> str:
     """What to say about FILE.part after a failure; nothing where there is none, or none of it came."""
     part = Path(os.path.realpath(path) + ".part")
     try:
-        if part.stat().st_size:
-            return f"; what came is in {path}.part"
-        part.unlink()
+        if not part.stat().st_size:
+            return ""
     except OSError:  # it was not made, or cannot be told: the failure itself is the news
         return ""
-    return ""
-
-
-def _write(response: Response, written: Path, advance: Advance) -> int:
-    size_bytes = 0
-    try:
-        with written.open("wb") as file:
-            for piece in response.iter_bytes():
-                file.write(piece)
-                size_bytes += len(piece)
-                advance(len(piece))
-    except HyperpoolError:
-        raise  # some are OSError too: a read timeout is no fault of the file
-    except OSError as error:
-        raise FileProblem.of("write", str(written), error) from error
-    return size_bytes
-
-
-def _rename(written: Path, target: Path) -> None:
-    try:
-        written.replace(target)
-    except OSError as error:
-        raise FileProblem.of("write", str(target), error) from error
-
-
-def _length(response: Response) -> int | None:
-    """The size that the file will have; a coded body's is not known before its end."""
-    length = response.headers.get("content-length", "")
-    return int(length) if length.isdecimal() and "content-encoding" not in response.headers else None
+    goes_on = ", and --continue goes on with it" if part.with_name(f"{part.name}.json").exists() else ""
+    return f"; what came is in {path}.part{goes_on}"
 
 
 @contextmanager
-def _progress(name: str, size_bytes: int | None) -> Iterator[Advance]:
+def _faults_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except HyperpoolError:
+        raise  # some are OSError too: a read timeout is no fault of the file
+    except OSError as error:
+        raise FileProblem.of("write", str(error.filename or path), error) from error
+
+
+def _write(response: Response, target: Path, tell: Tell) -> int:
+    size_bytes, total_bytes = 0, length_of(response)
+    with target.open("wb") as file:
+        for piece in response.iter_bytes():
+            file.write(piece)
+            size_bytes += len(piece)
+            tell(size_bytes, total_bytes)
+    return size_bytes
+
+
+def _write_part(response: Response, target: Path, tell: Tell) -> int:
+    # As it was asked for: a redirect may lead elsewhere the next time.
+    asked = (response.history or [response])[0].request
+    partial = Partial(target, asked.url)
+    try:
+        can_go_on = (asked.method, response.status_code) == ("GET", 200)
+        partial.begin(validator_of(response.headers) if can_go_on else None)
+        total_bytes = length_of(response)
+        for piece in response.iter_bytes():
+            partial.append(piece)
+            tell(partial.size_bytes, total_bytes)
+        partial.finish()
+    except BaseException:
+        partial.leave(keep=True)
+        raise
+    return partial.size_bytes
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Tell]:
     """A bar on standard error; nothing where that is no terminal, or without rich."""
     if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield lambda n_bytes: None
+        yield lambda done, total: None
         return
     try:
         from rich import progress
         from rich.console import Console
     except ImportError:
-        yield lambda n_bytes: None
+        yield lambda done, total: None
         return
     columns = (
         progress.TextColumn("{task.description}", markup=False),
@@ -94,7 +130,7 @@ def _progress(name: str, size_bytes: int | None) -> Iterator[Advance]:
         progress.TimeRemainingColumn(),
     )
     with progress.Progress(*columns, console=Console(file=sys.stderr)) as bar:
-        task = bar.add_task(name, total=size_bytes)
-        yield lambda n_bytes: bar.advance(task, n_bytes)
-        if size_bytes is None:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+        if bar.tasks[0].total is None:
             bar.update(task, total=bar.tasks[0].completed)

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperpool._version import __version__
 from hyperpool.cli import content, download, layout
@@ -147,6 +147,15 @@ def _debugging(wanted: bool) -> Iterator[None]:
         root.setLevel(level)
 
 
+@contextmanager
+def _saying_what_is_left(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (HyperpoolError, FileProblem, KeyboardInterrupt) as error:
+        error.args = (f"{error}{download.left_behind(path)}",)
+        raise
+
+
 class _Run:
     """One request and what is shown of it. Owned by the thread that runs it."""
 
@@ -165,13 +174,32 @@ class _Run:
         options = {"params": content.query_pairs(command.items), "headers": self._headers()}
         clock = self._clock
         clock.begin()
+        if command.goes_on:
+            return self._go_on(options)
         with self._client.stream(method, command.url, content=self._body.content, **options) as response:
             clock.head()
             self._show(response)
             clock.end()
-            if command.stats:
-                sys.stderr.write(table(response, self._client.pool.stats(), clock, size_bytes=self._size_bytes))
+            self._show_stats(response)
         return self._status(response)
+
+    def _go_on(self, options: dict[str, Any]) -> int:
+        command = self._command
+        if self._body.content is not None or command.output is None:
+            raise UsageError("--continue is for GET: leave the body out")
+        with _saying_what_is_left(command.output):
+            done = download.go_on(self._client, command.url, command.output, head=self._clock.head, **options)
+        self._clock.end()
+        self._size_bytes = done.size_bytes - done.resumed_bytes
+        if done.resumed_bytes:
+            say(f"went on after the {done.resumed_bytes:,} bytes of {command.output}.part")
+        self._show_heads(done.response)
+        self._show_stats(done.response)
+        return Status.OK
+
+    def _show_stats(self, response: Response) -> None:
+        if self._command.stats:
+            sys.stderr.write(table(response, self._client.pool.stats(), self._clock, size_bytes=self._size_bytes))
 
     def _make_body(self, files: ExitStack) -> Body:
         command = self._command
@@ -205,6 +233,14 @@ class _Run:
 
     def _show(self, response: Response) -> None:
         command = self._command
+        self._show_heads(response)
+        if command.show_body:
+            self._size_bytes = self._show_body(response)
+        if command.show_request and response.trailers:
+            self._output.head(layout.trailer_lines(response))
+
+    def _show_heads(self, response: Response) -> None:
+        command = self._command
         shows_heads = self._output.is_terminal if command.show_heads is None else command.show_heads
         if command.show_request:
             self._show_request(response.request, response.http_version)
@@ -214,10 +250,6 @@ class _Run:
             logger.debug("<- %s %d", response.http_version, response.status_code)
         if shows_heads:
             self._output.head(layout.response_lines(response))
-        if command.show_body:
-            self._size_bytes = self._show_body(response)
-        if command.show_request and response.trailers:
-            self._output.head(layout.trailer_lines(response))
 
     def _show_request(self, request: Request, version: str) -> None:
         head = prepare_head(
@@ -242,11 +274,8 @@ class _Run:
             return None
         if path == "-":
             return self._output.copy(response)
-        try:
+        with _saying_what_is_left(path):
             return download.save(response, path)
-        except (HyperpoolError, FileProblem, KeyboardInterrupt) as error:
-            error.args = (f"{error}{download.left_behind(path)}",)
-            raise
 
     def _status(self, response: Response) -> int:
         if not self._command.check_status:

@@ -73,6 +73,8 @@ _OF_ERRORS: tuple[tuple[type[errors.HyperpoolError], Status], ...] = (
 
 def of_error(error: errors.HyperpoolError) -> Status:
     """The status with which this error ends the run."""
+    if isinstance(error, errors.HTTPStatusError) and error.response is not None:
+        return of_response(error.response.status_code) or Status.OTHER
     return next((status for kind, status in _OF_ERRORS if isinstance(error, kind)), Status.OTHER)
 
 

@@ -1,4 +1,4 @@
-"""Telling a program of its connections (``events=``): at the end of a turn, when its code may run (L5)."""
+"""Telling a program of its connections and resends (``events=``): at the end of a turn, when its code may run (L5)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from hyperpool.engine.connection import Connection
     from hyperpool.engine.dial import Dialed
     from hyperpool.engine.transport import Transport
+    from hyperpool.handoff.exchange import Exchange
 
 
 class Announcements:
-    """The connections that a program was told of.
+    """What a program is told of, and the connections that it knows.
 
     Owned by the loop thread.
     """
@@ -33,6 +34,10 @@ class Announcements:
         info = ConnectionInfo(origin, connection.version, dialed.peername, tls_version, dict(dialed.spent_s))
         self._known[connection.transport] = info
         self._settlement.tell(partial(tell, self._hooks.connection_opened, info))
+
+    def resent(self, exchange: Exchange) -> None:
+        """A request goes out again: the server provably did not act on it."""
+        self._settlement.tell(partial(tell, self._hooks.resend, exchange.request, exchange.resends[-1]))
 
     def closed(self, connection: Connection) -> None:
         """It is gone; the error where it was lost."""

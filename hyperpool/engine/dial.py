@@ -209,6 +209,7 @@ class _Dial:
             wait=self._select,
             lost=self._demote,
             source=route.source_address,
+            options=route.socket_options,
         )
         try:
             self._wakeup = cancel.attach(self._abandon)

@@ -33,6 +33,7 @@ class Race:
     Owned by the dialling thread. ``sockets`` are open, each with its address; ``failures`` are told to ``lost`` too.
     ``wait`` sleeps until one of the sockets is ready or an instant comes, and returns those that are; ``check`` only
     looks whether it is time to give up. Both raise then. ``source``: the local address and port to connect from.
+    ``options``: as in `Route.socket_options`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Race:
         wait: Callable[[float | None], list[socket.socket]],
         lost: Callable[[Address], None],
         source: tuple[str, int] | None = None,
+        options: tuple[tuple[int, int, int | bytes], ...] = (),
     ) -> None:
         self.sockets: dict[socket.socket, Address] = {}
         self.failures: list[tuple[Address, OSError]] = []
@@ -55,6 +57,7 @@ class Race:
         self._wait = wait
         self._lost = lost
         self._source = source
+        self._options = options
 
     def run(self, addresses: list[Address]) -> socket.socket | None:
         """The socket that connected; None where every address failed. Blocks."""
@@ -101,6 +104,8 @@ class Race:
         # Set before connecting: after a reset some systems refuse options on a socket.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in self._options:
+            sock.setsockopt(*option)
         if self._source is not None:
             sock.bind(self._source)
 

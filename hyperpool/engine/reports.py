@@ -65,6 +65,8 @@ class Reports:
         exchange.connection = None
         exchange.refusals += refused
         self.resent += 1
+        if self._announcements is not None:
+            self._announcements.resent(exchange)
         if refused:
             self._waiting.pause.failed(self.now)
         rest_s = pause_s(exchange.refusals) if refused else 0.0

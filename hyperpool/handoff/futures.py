@@ -131,19 +131,6 @@ def _close(outcome: Any) -> None:
         outcome.close()
 
 
-def result_or_cancel(future: Future[T]) -> T:
-    """The result, for the only one who waits for it: Ctrl-C and the like while waiting cancel it.
-
-    Nobody will take the response then, so its slot must be free (RFC 9113 8.1.1). Blocks.
-    """
-    try:
-        return future.result()
-    except BaseException:
-        if not future.done():
-            future.cancel()
-        raise
-
-
 def _hands_over(callback: Callable[..., object]) -> bool:
     """Whether a done-callback only puts the Future into a queue, whose reader may have come along (`Client.map`)."""
     return isinstance(getattr(callback, "__self__", None), queue.SimpleQueue)

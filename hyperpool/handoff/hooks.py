@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 logger = logging.getLogger("hyperpool")
 
-NAMES = ("request", "response", "retry", "connection_opened", "connection_closed")
+NAMES = ("request", "response", "retry", "resend", "connection_opened", "connection_closed")
 
 
 class ConnectionInfo(NamedTuple):
@@ -42,6 +42,7 @@ class Hooks:
     request: Callable[[Any], object] | None
     response: Callable[[Any], object] | None
     retry: Callable[[Any, Any], object] | None
+    resend: Callable[[Any, Any], object] | None
     connection_opened: Callable[[ConnectionInfo], object] | None
     connection_closed: Callable[[ConnectionInfo, BaseException | None], object] | None
 

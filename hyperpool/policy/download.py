@@ -69,32 +69,37 @@ class Order:
     headers: HeadersLike
     resume: bool
     checksum: Any
-    progress: ProgressLike
 
 
-def download(order: Order, open_stream: Open, retry: Retry | None, company: Company) -> Download:
+def download(run: Run, open_stream: Open, progress: ProgressLike) -> Download:
     """Carry it out. Blocks."""
-    target = _target(order.path)
-    checksum = Checksum(order.checksum)
-    headers = tuple(pairs(order.headers))
-    if names(headers, "range") or names(headers, "if-range"):
-        raise LocalProtocolError("a download makes Range and If-Range itself: for a part of a body use stream()")
-    if not names(headers, "accept-encoding"):
-        headers += (("Accept-Encoding", "identity"),)
-    partial = Partial(target, without_userinfo(order.url))
     try:
-        if order.resume:
-            partial.recall()
-        with shown(order.progress, target.name) as tell:
-            run = _Run(order, headers, open_stream, None if retry is None else Retries(retry), company, partial, tell)
-            response, resumed_bytes = run.to_its_end(), run.resumed_bytes
-        found = checksum.check(partial, response)
-        size_bytes = partial.size_bytes
-        partial.finish()
+        run.begin()
+        with shown(progress, run.name) as tell:
+            response = _attempts(run, open_stream, tell)
+        return run.finish(response)
     except BaseException:
-        partial.leave()
+        run.leave()
         raise
-    return Download(target, size_bytes, resumed_bytes, found, response)
+
+
+def _attempts(run: Run, open_stream: Open, tell: Tell) -> Response:
+    """The last response, when the file is whole."""
+    while True:
+        try:
+            with open_stream(run.headers, run.retries_left) as response:
+                if run.look_at(response):
+                    tell(run.size_bytes, run.total_bytes)
+                for piece in response.iter_bytes() if run.takes else ():
+                    run.add(piece)
+                    tell(run.size_bytes, run.total_bytes)
+                is_whole = run.is_whole(response)
+        except HyperpoolError as error:
+            run.wait(run.delay_s_after(error), error)
+            continue
+        if is_whole:
+            return response
+        run.check_progress(response)
 
 
 def _target(path: Any) -> Path:
@@ -107,84 +112,104 @@ def _target(path: Any) -> Path:
     return target
 
 
-class _Run:
-    """The attempts of one download. Owned by the thread that calls."""
+class Run:
+    """One download: what each attempt asks for, and what its answer means. Nothing here waits for the network.
 
-    def __init__(
-        self,
-        order: Order,
-        headers: Headers,
-        open_stream: Open,
-        retries: Retries | None,
-        company: Company,
-        partial: Partial,
-        tell: Tell,
-    ) -> None:
-        self._order, self._headers, self._open = order, headers, open_stream
-        self._retries, self._company = retries, company
-        self._partial, self._tell = partial, tell
-        self.resumed_bytes = partial.size_bytes
+    Owned by one thread or task at a time: for threads it is driven by `download`, for event loops by `hyperpool.aio`.
+    What touches the file blocks: `begin`, `look_at`, `add`, `delay_s_after`, `finish` and `leave`.
+    """
 
-    def to_its_end(self) -> Response:
-        """All attempts; the last response. Raises what the last attempt failed of."""
-        while True:
-            had_bytes = self._partial.size_bytes
-            try:
-                response, is_whole = self._attempt()
-            except HyperpoolError as error:
-                self._wait_before_next(error)
-                continue
-            if is_whole:
-                return response
-            if had_bytes and self._partial.size_bytes == had_bytes:
-                raise _broken(response, "it answered a range with nothing of it")
+    def __init__(self, order: Order, retry: Retry | None, company: Company) -> None:
+        """Raises what `Client.download` raises for an order that cannot be carried out."""
+        self._order, self._company = order, company
+        self._retries = None if retry is None else Retries(retry)
+        self._target = _target(order.path)
+        self._checksum = Checksum(order.checksum)
+        self._headers = _without_ranges(order.headers)
+        self._made: Partial | None = None
+        self._had_bytes = 0
+        self._last: int | None = None
+        self._is_whole = False
+        self.resumed_bytes = 0
+        self.takes = False
+        self.total_bytes: int | None = None
 
-    def _attempt(self) -> tuple[Response, bool]:
-        """One request: the response, and whether the file is whole now."""
-        left = None if self._retries is None else self._retries.left
-        with self._open(self._headers + self._range(), left) as response:
-            if response.status_code == 206 and self._partial.size_bytes:
-                return response, self._go_on(response)
-            if response.status_code == 416 and self._partial.size_bytes:
-                return response, self._is_all_of(response)
-            _raise_for_no_file(response)
-            self._begin(response)
-            self._tell(0, _length(response))
-            self._take(response, _length(response))
-            return response, True
+    @property
+    def name(self) -> str:
+        """The file, as progress calls it."""
+        return self._target.name
 
-    def _range(self) -> Headers:
+    @property
+    def size_bytes(self) -> int:
+        """How much of the file is here."""
+        return self._partial.size_bytes
+
+    @property
+    def _partial(self) -> Partial:
+        assert self._made is not None, "begin() comes first"
+        return self._made
+
+    def begin(self) -> None:
+        """Find out what is here already. Raises OSError, BlockingIOError where another download has the file."""
+        self._made = Partial(self._target, without_userinfo(self._order.url))
+        if self._order.resume:
+            self._made.recall()
+        self.resumed_bytes = self._made.size_bytes
+
+    # -- what to ask for -----------------------------------------------------------------------------------------------
+
+    @property
+    def headers(self) -> Headers:
+        """Those of the next attempt."""
         partial = self._partial
         if not partial.size_bytes or partial.validator is None:
-            return ()
-        return (("Range", f"bytes={partial.size_bytes}-"), ("If-Range", partial.validator))
+            return self._headers
+        return (*self._headers, ("Range", f"bytes={partial.size_bytes}-"), ("If-Range", partial.validator))
+
+    @property
+    def retries_left(self) -> Any:
+        """What the next attempt may still spend."""
+        return None if self._retries is None else self._retries.left
 
     # -- what the server says ------------------------------------------------------------------------------------------
 
-    def _begin(self, response: Response) -> None:
+    def look_at(self, response: Response) -> bool:
+        """The head of an answer; whether it brings the file further. Then ``takes`` says if `add` is to have its body.
+
+        Raises HTTPStatusError for an answer without the file.
+        """
+        self._had_bytes = self._partial.size_bytes
+        self._last, self._is_whole = None, False
+        if response.status_code == 206 and self._had_bytes:
+            self.takes = self._goes_on(response)
+        elif response.status_code == 416 and self._had_bytes:
+            self.takes, self._is_whole = False, self._is_all_of(response)
+        else:
+            _raise_for_no_file(response)
+            self.takes = True
+            self._begin_anew(response)
+        return self.takes or self._is_whole
+
+    def _begin_anew(self, response: Response) -> None:
         """200: all of it, from the beginning."""
-        self.resumed_bytes = 0
+        self.resumed_bytes, self.total_bytes = 0, length_of(response)
+        self._is_whole = True  # with the end of its body
         self._partial.begin(validator_of(response.headers) if self._order.resume else None)
 
-    def _go_on(self, response: Response) -> bool:
-        """206: the rest, or some of it. Whether the file is whole then; it is empty where they do not fit together."""
-        first, last, total = _content_range(response)
+    def _goes_on(self, response: Response) -> bool:
+        """206: the rest, or some of it. Whether it fits; what is here is dropped where not."""
+        first, self._last, self.total_bytes = _content_range(response)
         validator = self._partial.validator
         is_other = validator is not None and _names_another(validator, response.headers)
         if first != self._partial.size_bytes or is_other or "content-encoding" in response.headers:
             self._forget()
             return False
-        self._tell(self._partial.size_bytes, total)
-        self._take(response, total)
-        if last is not None and self._partial.size_bytes != last + 1:
-            raise _broken(response, f"{self._partial.size_bytes:,} bytes are here after it sent up to byte {last:,}")
-        return total is None or self._partial.size_bytes == total
+        return True
 
     def _is_all_of(self, response: Response) -> bool:
         """416: nothing is missing, or the range is wrong. If-Range held, or it would be 200 (RFC 9110 14.2)."""
-        total = _content_range(response)[2]
-        if total == self._partial.size_bytes:
-            self._tell(total, total)
+        self.total_bytes = _content_range(response)[2]
+        if self.total_bytes == self._partial.size_bytes:
             return True
         self._forget()
         return False
@@ -194,28 +219,60 @@ class _Run:
         self.resumed_bytes = 0
         self._partial.begin(None)
 
-    def _take(self, response: Response, total: int | None) -> None:
-        partial, tell = self._partial, self._tell
-        for piece in response.iter_bytes():
-            partial.append(piece)
-            tell(partial.size_bytes, total)
+    def add(self, piece: bytes) -> None:
+        """The next piece of the body. Raises OSError."""
+        self._partial.append(piece)
+
+    def is_whole(self, response: Response) -> bool:
+        """Whether the file is, now that the answer is through. Raises RemoteProtocolError for less than it promised."""
+        if self._is_whole or not self.takes:
+            return self._is_whole
+        if self._last is not None and self.size_bytes != self._last + 1:
+            raise _broken(response, f"{self.size_bytes:,} bytes are here after it sent up to byte {self._last:,}")
+        return self.total_bytes is None or self.size_bytes == self.total_bytes
+
+    def check_progress(self, response: Response) -> None:
+        """After an answer that did not make it whole. Raises RemoteProtocolError where it would be so for ever."""
+        if self._had_bytes and self.size_bytes == self._had_bytes:
+            raise _broken(response, "it answered a range with nothing of it")
 
     # -- after a failure -----------------------------------------------------------------------------------------------
 
-    def _wait_before_next(self, error: HyperpoolError) -> None:
-        """Return when the next attempt may begin; raise the error where there is none."""
+    def delay_s_after(self, error: HyperpoolError) -> float:
+        """Seconds until the next attempt may begin. Raises the error where there is none."""
         delay_s = None
         if self._retries is not None and not isinstance(error, HTTPStatusError):
             delay_s = self._retries.after_error(error, "GET", self._order.url)
-        if delay_s is None or not self._company.budget.spend(_origin(error)):
+        if delay_s is None or not self._company.budget.spend(error.origin or ""):
             raise error
         self._partial.flush()
+        return delay_s
+
+    def wait(self, delay_s: float, error: HyperpoolError) -> None:
+        """Let so many seconds pass. Blocks. Raises PoolClosed where the client is closed before that."""
         if self._company.closing.wait(delay_s):
             raise PoolClosed("the client was closed before this download could go on: close it later") from error
 
+    # -- its end -------------------------------------------------------------------------------------------------------
 
-def _origin(error: HyperpoolError) -> str:
-    return error.origin or ""
+    def finish(self, response: Response) -> Download:
+        """The file is whole: check it and give it its name. Raises ChecksumError and OSError."""
+        found = self._checksum.check(self._partial, response)
+        size_bytes = self.size_bytes
+        self._partial.finish()
+        return Download(self._target, size_bytes, self.resumed_bytes, found, response)
+
+    def leave(self) -> None:
+        """It did not come to its end: keep what a later call can go on with."""
+        if self._made is not None:
+            self._made.leave()
+
+
+def _without_ranges(given: HeadersLike) -> Headers:
+    headers = tuple(pairs(given))
+    if names(headers, "range") or names(headers, "if-range"):
+        raise LocalProtocolError("a download makes Range and If-Range itself: for a part of a body use stream()")
+    return headers if names(headers, "accept-encoding") else (*headers, ("Accept-Encoding", "identity"))
 
 
 def _raise_for_no_file(response: Response) -> None:
@@ -226,7 +283,7 @@ def _raise_for_no_file(response: Response) -> None:
     raise HTTPStatusError(words, response=response, **_where(response))
 
 
-def _length(response: Response) -> int | None:
+def length_of(response: Response) -> int | None:
     """The size that the file will have; a coded body's is not known before its end."""
     length = response.headers.get("content-length", "")
     return int(length) if length.isdecimal() and "content-encoding" not in response.headers else None

@@ -6,7 +6,7 @@ Leaving an iteration early, by whatever way, cancels what is under way.
 from __future__ import annotations
 
 import queue
-from collections.abc import Generator, Iterable, Iterator, Sized
+from collections.abc import Generator, Iterator, Sized
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,21 @@ def told(
             yield response
 
 
-def len_of(requests: Iterable[Any]) -> int | None:
+def parts_of(entry: Any, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """Method, URL and options of one entry of what is mapped: a URL, (method, url), or (method, url, options)."""
+    if isinstance(entry, str):
+        return "GET", entry, options
+    method, url, *own = entry
+    return method, url, {**options, **(own[0] if own else {})}
+
+
+def checked_bound(max_in_flight: int) -> int:
+    """The bound of a map. Raises ValueError for one that lets nothing through."""
+    if max_in_flight < 1:
+        raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
+    return max_in_flight
+
+
+def len_of(requests: object) -> int | None:
     """How many there will be, where they tell."""
     return len(requests) if isinstance(requests, Sized) else None

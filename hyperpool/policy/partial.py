@@ -95,11 +95,14 @@ class Partial:
         self._part.replace(self._target)
         self._file.close()
 
-    def leave(self) -> None:
-        """It is not whole, and nobody goes on now: keep what can be gone on with, and nothing else."""
+    def leave(self, *, keep: bool = False) -> None:
+        """It is not whole, and nobody goes on now: keep what can be gone on with, and nothing else.
+
+        ``keep``: the bytes stay also where nothing can go on with them.
+        """
         with contextlib.suppress(OSError):  # the disk is full: what is in the file already counts
             self._file.flush()
-        if self.validator is None or not os.fstat(self._file.fileno()).st_size:
+        if (self.validator is None and not keep) or not os.fstat(self._file.fileno()).st_size:
             self._note.unlink(missing_ok=True)
             self._part.unlink(missing_ok=True)
         # Last: it gives the lock back.

@@ -35,15 +35,23 @@ _BYTES = "application/octet-stream"
 
 def upload(given: Any, headers: HeadersLike, progress: ProgressLike, send: Send) -> Response:
     """Send a file. Blocks until the whole response is here."""
+    with prepared(given, headers, progress) as (fields, content):
+        return send(fields, content)
+
+
+@contextmanager
+def prepared(given: Any, headers: HeadersLike, progress: ProgressLike) -> Iterator[tuple[Headers, Any]]:
+    """The headers and the content with which a file is sent, for the time of the with block. Opening it may block."""
     with _opened(given) as file:
         name = os.path.basename(_name_of(given))
         fields = tuple(pairs(headers))
         if not names(fields, "content-type"):
             fields += (("Content-Type", guessed_type(name)),)
         if progress is None or progress is False:
-            return send(fields, file)
+            yield fields, file
+            return
         with shown(progress, name or "upload") as tell:
-            return send(fields, _Told(file, tell))
+            yield fields, _Told(file, tell)
 
 
 @contextmanager

@@ -237,3 +237,35 @@ async def test_a_refused_request_is_sent_again_with_its_body(kit: Kit) -> None:
     server, client = kit.pair(handler=lambda request: refusals.pop() if refusals else str(len(request.read())))
     answer = await client.post(server.url(), content=Again())
     assert (answer.text, [one.reason for one in answer.retries]) == (str(4 * len(PIECE)), ["REFUSED_STREAM"])
+
+
+@in_event_loop
+async def test_trailers_follow_an_async_body_and_may_be_made_of_it(kit: Kit, wire: Wire) -> None:
+    told, digest = [], hashlib.sha256()
+
+    def echo(request: Request) -> Reply:
+        body = request.read()
+        told.append(request.trailers)
+        return Reply(body=body)
+
+    async def body() -> AsyncIterator[bytes]:
+        for piece in (b"the ", b"body"):
+            digest.update(piece)
+            yield piece
+
+    server, client = kit.pair(wire, echo)
+    trailers = lambda: {"x-sum": digest.hexdigest()}  # noqa: E731
+    assert (await client.post(server.url(), content=body(), trailers=trailers)).content == b"the body"
+    assert (await client.post(server.url(), content=body(), trailers={"x-b": "c"})).content == b"the body"
+    assert told == [[("x-sum", hashlib.sha256(b"the body").hexdigest())], [("x-b", "c")]]
+
+
+@in_event_loop
+async def test_what_the_maker_of_trailers_raises_is_raised_by_the_request(kit: Kit, wire: Wire) -> None:
+    server, client = kit.server(wire, errors_expected=True), kit.client(wire)
+
+    def fails() -> dict[str, str]:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await client.post(server.url("/echo"), content=Spring(2 * len(PIECE)).body(), trailers=fails)

@@ -16,7 +16,7 @@ from typing import Any
 from hyperpool.testing import CertificateAuthority, Reply, Request, Server
 
 # For what takes milliseconds: a loaded machine may need much more, and nothing waits longer than it must.
-WAIT_S = 30.0
+WAIT_S = 45.0
 
 # One for all tests: making a key costs more than most of them.
 AUTHORITY = CertificateAuthority()

@@ -11,6 +11,7 @@ import pytest
 from cli_support import Kit, seen_of
 
 from hyperpool.testing import Reply, pattern
+from shelf import BODY, SIZE, Shelf
 
 
 @pytest.fixture
@@ -113,3 +114,86 @@ def test_heads_can_be_shown_beside_it(kit: Kit, target: Path) -> None:
 
 def test_a_minus_is_standard_output(kit: Kit) -> None:
     assert kit.run("-o", "-", kit.server().url("/bytes/10")).out == pattern(10)
+
+
+# -- going on ----------------------------------------------------------------------------------------------------------
+
+WIRES = pytest.mark.parametrize("wire", ["--h2", "--http1.1"])
+
+
+def cut(kit: Kit, target: Path, wire: str, shelf: Shelf, *words: str) -> str:
+    """The URL of a body that a first run got the beginning of; what that run said is checked."""
+    shelf.cuts = 1
+    url = kit.server(shelf).url("/a?b=c")
+    done = kit.run(wire, *words, "-o", str(target), url)
+    goes_on = ", and --continue goes on with it" if shelf.etag else ""
+    assert (done.status, done.err.endswith(f"; what came is in {target}.part{goes_on}\n")) == (12, True)
+    return url
+
+
+@WIRES
+@pytest.mark.parametrize("first", [(), ("-C",)], ids=["-o", "-C -o"])
+def test_continue_goes_on_with_what_an_earlier_try_left(
+    kit: Kit, target: Path, wire: str, first: tuple[str, ...]
+) -> None:
+    shelf = Shelf()
+    url = cut(kit, target, wire, shelf, *first)
+    size = target.with_name("saved.part").stat().st_size
+    done = kit.run(wire, "--continue", "-o", str(target), url)
+    assert (done.status, done.err) == (0, f"hyperpool: went on after the {size:,} bytes of {target}.part\n")
+    assert (target.read_bytes(), os.listdir(target.parent)) == (BODY, ["saved"])
+    assert (shelf.asked[-1], shelf.conditions[-1]) == (f"bytes={size}-", '"one"')
+
+
+@WIRES
+def test_continue_begins_anew_where_the_resource_is_another_one(kit: Kit, target: Path, wire: str) -> None:
+    shelf = Shelf()
+    url = cut(kit, target, wire, shelf)
+    shelf.etag, shelf.body = '"two"', BODY[::-1]
+    done = kit.run(wire, "-C", "-o", str(target), url)
+    assert (done.status, done.err, target.read_bytes()) == (0, "", BODY[::-1])
+
+
+def test_continue_begins_anew_where_the_server_names_no_version(kit: Kit, target: Path) -> None:
+    shelf = Shelf(etag=None)
+    url = cut(kit, target, "--http1.1", shelf)
+    assert kit.run("-C", "-o", str(target), url).status == 0
+    assert (target.read_bytes(), shelf.asked) == (BODY, [None, None])
+
+
+def test_without_continue_the_next_try_asks_for_all_of_it(kit: Kit, target: Path) -> None:
+    shelf = Shelf()
+    url = cut(kit, target, "--h2", shelf)
+    assert kit.run("-o", str(target), url).status == 0
+    assert (target.read_bytes(), shelf.asked, os.listdir(target.parent)) == (BODY, [None, None], ["saved"])
+
+
+def test_with_continue_an_answer_without_the_file_is_its_own_status(kit: Kit, target: Path) -> None:
+    target.write_bytes(b"older")
+    done = kit.run("-C", "-o", str(target), kit.server().url("/status/404"))
+    assert (done.status, target.read_bytes(), os.listdir(target.parent)) == (4, b"older", ["saved"])
+
+
+def test_heads_and_stats_are_shown_beside_it_too(kit: Kit, target: Path) -> None:
+    done = kit.run("-v", "--stats", "-C", "-o", str(target), kit.server(Shelf()).url("/"))
+    assert ("GET / HTTP/2" in done.text, "HTTP/2 200" in done.text, f"{SIZE:,} bytes" in done.err) == (True,) * 3
+
+
+@pytest.mark.parametrize(
+    "words", [("-C",), ("-C", "-o", "-"), ("-C", "-o", "x", "POST"), ("-C", "-o", os.devnull), ("-C", "-o", "x", "a=b")]
+)
+def test_continue_is_for_files_and_get(kit: Kit, words: tuple[str, ...]) -> None:
+    *options, last = words
+    url = kit.server().url("/bytes/1")
+    given = (*options, url, last) if "=" in last else (*words, url)
+    done = kit.run(*given)
+    assert (done.status, "--continue" in done.err) == (2, True)
+
+
+def test_a_file_that_another_run_is_writing_is_left_alone(kit: Kit, target: Path) -> None:
+    from hyperpool.policy.partial import Partial
+
+    other = Partial(target, "https://a.test/")
+    done = kit.run("-C", "-o", str(target), kit.server().url("/bytes/10"))
+    other.leave()
+    assert (done.status, "another download is writing this" in done.err) == (14, True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import hyperpool
-from hyperpool.testing import ScriptedPeer, Server
+from hyperpool.testing import ScriptedConnection, ScriptedPeer, Server
 from stage import AUTHORITY, OURS, WAIT_S, Stage
 
 
@@ -60,7 +60,7 @@ class Kit(Stage):
 
     def peer(self, script: Any, **options: Any) -> Any:
         """A running scripted peer."""
-        options = {**OURS, **options}
+        options = {**OURS, "timeout_s": WAIT_S, **options}
         peer = self.enter(ScriptedPeer(script, **options))
         return peer
 
@@ -107,10 +107,20 @@ def pieces(n_bytes: int, piece_bytes: int = 64 << 10) -> Iterator[bytes]:
 
 
 def run_program(
-    folder: Path, text: str, *arguments: str, timeout_s: float = WAIT_S
+    folder: Path, text: str, *arguments: str, timeout_s: float = 2 * WAIT_S
 ) -> subprocess.CompletedProcess[str]:
     """Run a program in an interpreter of its own, in which warnings are errors."""
     program = folder / "program.py"
     program.write_text(text)
     command = [sys.executable, "-W", "error", str(program), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def stale(connection: ScriptedConnection) -> None:
+    """Answer one request, then close when the next one begins: the race that every kept connection can lose."""
+    connection.recv_until(b"\r\n\r\n")
+    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    if connection.number == 1:
+        connection.recv(1)
+        return
+    connection.drain()

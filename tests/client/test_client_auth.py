@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from client_support import H2_TLS, Kit, Wire, raised
+from urllib3 import HTTPHeaderDict
 
 import hyperpool
 from hyperpool.policy.auth import BasicAuth, BearerAuth, Netrc
@@ -157,22 +158,29 @@ class Guard:
     def __call__(self, request: Request) -> Any:
         body = request.read()
         given = request.header("authorization") or ""
-        if self._is_right(request, dict(re.findall(r'(\w+)="?([^",]+)', given))):
+        if self._is_right(request, body, dict(re.findall(r'(\w+)="?([^",]+)', given))):
             return Reply(200, body=b"in:" + body)
         return Reply(401, (("www-authenticate", self._challenge),), b"who are you?")
 
     def _digest(self, *parts: str) -> str:
         return hashlib.new(self._hash_name, ":".join(parts).encode()).hexdigest()
 
-    def _is_right(self, request: Request, given: dict[str, str]) -> bool:
+    def _is_right(self, request: Request, body: bytes, given: dict[str, str]) -> bool:
         if given.get("nonce") != "n0nce" or given.get("uri") != request.target:
             return False
         secret = self._digest("u", "the realm", "p")
         if self._session:
             secret = self._digest(secret, "n0nce", given["cnonce"])
-        middle = [given["nc"], given["cnonce"], "auth"] if "qop" in given else []
+        middle = [given["nc"], given["cnonce"], given["qop"]] if "qop" in given else []
+        asked = [request.method, request.target]
+        if given.get("qop") == "auth-int":
+            asked.append(hashlib.new(self._hash_name, body).hexdigest())
         self.counts.append(given.get("nc", ""))
-        return given["response"] == self._digest(secret, "n0nce", *middle, self._digest(request.method, request.target))
+        user = self._digest("u", "the realm") if "userhash=true" in self._challenge else "u"
+        return (given["username"], given["response"]) == (
+            user,
+            self._digest(secret, "n0nce", *middle, self._digest(*asked)),
+        )
 
 
 REALM = 'Digest realm="the realm", nonce="n0nce"'
@@ -182,6 +190,10 @@ CHALLENGES = {
     "MD5-sess": (f'{REALM}, qop="auth,auth-int", algorithm=MD5-sess', {"hash_name": "md5", "session": True}),
     "SHA-256": (f'{REALM}, qop="auth", algorithm=SHA-256', {}),
     "SHA-256-sess": (f'{REALM}, qop="auth", algorithm="SHA-256-sess"', {"session": True}),
+    "SHA-512-256": (f'{REALM}, qop="auth", algorithm=SHA-512-256', {"hash_name": "sha512_256"}),
+    "auth-int": (f'{REALM}, qop="auth-int", algorithm=SHA-256', {}),
+    "auth-int, -sess": (f'{REALM}, qop="auth-int", algorithm=MD5-sess', {"hash_name": "md5", "session": True}),
+    "userhash": (f'{REALM}, qop="auth", algorithm=SHA-256, userhash=true', {}),
     "the stronger of two": (f'{REALM}, qop="auth", algorithm=MD5, {REALM}, qop="auth", algorithm=SHA-256', {}),
     "beside basic": (f'Basic realm="x", {REALM}, qop="auth", algorithm=SHA-256', {}),
     "before basic": (f'{REALM}, qop="auth", algorithm=SHA-256, Basic realm="x"', {}),
@@ -208,12 +220,72 @@ def test_a_wrong_password_ends_with_the_401(kit: Kit, wire: Wire) -> None:
 
 
 @pytest.mark.parametrize(
-    "challenge", ['Basic realm="x"', f"{REALM}, algorithm=SHA-512-256", f'{REALM}, qop="auth-int"', "Digest", ""]
+    "challenge", ['Basic realm="x"', f"{REALM}, algorithm=SHA-3", f'{REALM}, qop="auth-conf"', "Digest", ""]
 )
 def test_a_challenge_that_cannot_be_met_is_the_response(kit: Kit, challenge: str) -> None:
     server, client = kit.pair(handler=Guard(challenge), auth=DigestAuth("u", "p"))
     assert client.get(server.url()).status_code == 401
     assert len(server.requests) == 1
+
+
+def test_a_body_that_is_not_in_memory_cannot_be_protected_and_the_401_stands(kit: Kit, wire: Wire) -> None:
+    guard = Guard(f'{REALM}, qop="auth-int", algorithm=SHA-256')
+    server, client = kit.pair(wire, guard, auth=DigestAuth("u", "p"))
+    assert client.post(server.url(), content=[b"a", b"b"]).status_code == 401
+    assert client.post(server.url(), content=b"ab").status_code == 200
+    assert client.post(server.url(), content=[b"a", b"b"]).status_code == 401
+    assert client.post(server.url(), json={"a": 1}).status_code == 200
+
+
+def proof(url: str, user: str, password: str, challenge: str) -> dict[str, str]:
+    """What a DigestAuth answers to a challenge."""
+
+    class Challenged:
+        headers = HTTPHeaderDict({"WWW-Authenticate": challenge})
+
+    request: Any = DigestAuth(user, password).answer(hyperpool.Request("GET", url), Challenged())  # type: ignore[arg-type]
+    value = dict(request.headers)["Authorization"]
+    return {name: quoted or plain for name, quoted, plain in re.findall(r'([\w*]+)=(?:"([^"]*)"|([^",\s]+))', value)}
+
+
+RFC_7616_3_9_1 = (
+    'Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm={}, '
+    'nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v", opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"'
+)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "response"),
+    [
+        ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+        ("MD5", "8ca523f5e9506fed4657c9700eebdbec"),
+    ],
+)
+def test_the_first_example_of_rfc_7616(monkeypatch: pytest.MonkeyPatch, algorithm: str, response: str) -> None:
+    nonce = "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ"
+    monkeypatch.setattr("hyperpool.policy.digest._client_nonce", lambda: nonce)
+    url = "http://www.example.org/dir/index.html"
+    given = proof(url, "Mufasa", "Circle of Life", RFC_7616_3_9_1.format(algorithm))
+    assert (given["response"], given["username"], given["qop"], given["nc"]) == (response, "Mufasa", "auth", "00000001")
+    assert (given["cnonce"], given["uri"]) == (nonce, "/dir/index.html")
+
+
+RFC_7616_3_9_2 = (
+    'Digest realm="api@example.org", qop="auth", algorithm=SHA-512-256, charset=UTF-8, userhash={}, '
+    'nonce="5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK", opaque="HRPCssKJSGjCrkzDg8OhwpzCiGPChXYjwrI2QmXDnsOS"'
+)
+
+
+def test_the_second_example_of_rfc_7616_with_its_erratum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Erratum 4897: the figures that were printed are of SHA-512, cut off; these are of SHA-512/256."""
+    monkeypatch.setattr("hyperpool.policy.digest._client_nonce", lambda: "NTg6RKcb9boFIAS3KrFK9BGeh+iDa/sm6jUMp2wds69v")
+    url, user, password = "http://api.example.org/doe.json", "J\u00e4s\u00f8n Doe", "Secret, or not?"
+    given = proof(url, user, password, RFC_7616_3_9_2.format("true"))
+    assert given["username"] == "793263caabb707a56211940d90411ea4a575adeccb7e360aeb624ed06ece9b0b"
+    assert given["response"] == "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5"
+    assert given["userhash"] == "true"
+    named = proof(url, user, password, RFC_7616_3_9_2.format("false"))
+    assert (named["username*"], "userhash" in named) == ("UTF-8''J%C3%A4s%C3%B8n%20Doe", False)
 
 
 def test_a_digest_is_made_anew_for_where_a_redirect_leads_and_not_for_another_origin(kit: Kit) -> None:

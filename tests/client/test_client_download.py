@@ -11,9 +11,6 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,51 +22,11 @@ import hyperpool
 from hyperpool import default
 from hyperpool.errors import ChecksumError
 from hyperpool.testing import Disconnect, Reply, Request, Reset, pattern
+from shelf import BODY, FRESH, OLD, SHA256, SIZE, Shelf
 from stage import WAIT_S, eventually, opened
-
-SIZE = 300_000
-BODY = pattern(SIZE)
-SHA256 = hashlib.sha256(BODY).hexdigest()
-NOW = datetime.now(timezone.utc)
-OLD, FRESH = (format_datetime(NOW - timedelta(seconds=age_s), usegmt=True) for age_s in (3_600, 1))
 
 # Nothing is waited for between two attempts.
 AT_ONCE = Retry(3, backoff_factor=0)
-
-
-@dataclass
-class Shelf:
-    """A resource with ranges and validators, which is cut in the middle where ``cuts`` are left."""
-
-    body: bytes = BODY
-    etag: str | None = '"one"'
-    modified: str | None = None
-    accepts_ranges: bool = True
-    cuts: int = 0
-    cut_bytes: int = 100_000
-    fault: Any = field(default_factory=Disconnect)
-    asked: list[str | None] = field(default_factory=list)
-    conditions: list[str | None] = field(default_factory=list)
-
-    def __call__(self, request: Request) -> Reply:
-        wanted, only_if = request.header("range"), request.header("if-range")
-        self.asked.append(wanted)
-        self.conditions.append(only_if)
-        fields = [("date", format_datetime(NOW, usegmt=True)), ("accept-ranges", "bytes")]
-        fields += [("etag", self.etag)] if self.etag else []
-        fields += [("last-modified", self.modified)] if self.modified else []
-        begin, status = 0, 200
-        if self.accepts_ranges and wanted and only_if in (self.etag, self.modified):
-            begin, status = int(wanted.removeprefix("bytes=").rstrip("-")), 206
-            if begin >= len(self.body):
-                return Reply(416, [*fields, ("content-range", f"bytes */{len(self.body)}")])
-            fields.append(("content-range", f"bytes {begin}-{len(self.body) - 1}/{len(self.body)}"))
-        rest = self.body[begin:]
-        fields.append(("content-length", str(len(rest))))
-        if self.cuts:
-            self.cuts -= 1
-            return Reply(status, fields, rest, fault=self.fault, fault_after_bytes=self.cut_bytes)
-        return Reply(status, fields, rest)
 
 
 @pytest.fixture

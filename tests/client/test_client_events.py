@@ -7,11 +7,11 @@ import threading
 from typing import Any
 
 import pytest
-from client_support import H1_PLAIN, H2_PLAIN, Kit, Wire, raised
+from client_support import H1_PLAIN, H2_PLAIN, Kit, Wire, raised, stale
 
 import hyperpool
 from hyperpool.handoff.hooks import NAMES
-from hyperpool.testing import Disconnect, Reply
+from hyperpool.testing import Disconnect, Refuse, Reply
 from stage import WAIT_S, eventually
 
 
@@ -34,6 +34,9 @@ class Log:
 
     def retry(self, request: Any, resend: Any) -> None:
         self._note("retry", resend.reason)
+
+    def resend(self, request: Any, resend: Any) -> None:
+        self._note("resend", request.url, resend.reason)
 
     def connection_opened(self, info: Any) -> None:
         self._note("connection_opened", info)
@@ -92,6 +95,28 @@ def test_a_retry_is_told_with_its_reason(kit: Kit, plain_wire: Wire) -> None:
         ("request", "POST", server.url("/")),
         ("response", 200),
     ]
+
+
+def test_what_the_engine_sends_again_is_told_by_the_io_thread_and_is_no_retry(kit: Kit) -> None:
+    answers = iter([Refuse(), Refuse(), Reply(200)])
+    log = Log()
+    server, client = kit.pair(H2_PLAIN, lambda request: next(answers), events=log)
+    url = server.url("/")
+    assert client.post(url, content=b"body").ok
+    assert log.of("request", "response", "retry", "resend") == [
+        ("request", "POST", url),
+        ("resend", url, "REFUSED_STREAM"),
+        ("resend", url, "REFUSED_STREAM"),
+        ("response", 200),
+    ]
+    assert log.threads["resend"] == f"hyperpool {server.origin}"
+
+
+def test_a_kept_connection_that_was_closed_under_a_request_is_a_resend_too(kit: Kit, h1_wire: Wire) -> None:
+    log = Log()
+    peer, client = kit.peer(stale, tls=h1_wire.tls, alpn=("http/1.1",)), kit.client(h1_wire, events=log)
+    assert [client.get(peer.url()).text for _ in range(2)] == ["ok", "ok"]
+    assert log.of("resend") == [("resend", peer.url(), "the kept-alive connection was closed")]
 
 
 def test_an_opened_connection_is_told_with_the_time_of_each_phase(kit: Kit, wire: Wire) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import stat
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +40,9 @@ H2_TLS = Wire("h2-tls", tls=True, http2=True)
 H1_TLS = Wire("h1-tls", tls=True, http2=False)
 H1_PLAIN = Wire("h1-plain", tls=False, http2=False)
 WIRES = (H2_TLS, H1_TLS, H1_PLAIN)
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only there all of 127.0.0.0/8 is this machine")
 
 
 class Bench(Stage):
@@ -85,3 +93,38 @@ def from_threads(n: int, act: Callable[[int], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(n) as crew:
         return list(crew.map(run, range(n)))
+
+
+def peer_of(bench: Bench, wire: Wire, act: Callable[[str], object]) -> str:
+    """The address from which ``act(url)`` connects; it must bear that nobody answers."""
+    listener = bench.enter(socket.create_server(("127.0.0.1", 0)))
+    url = f"{'https' if wire.tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}/"
+    with ThreadPoolExecutor(1) as crew:
+        asked = crew.submit(act, url)
+        sock, (host, _) = listener.accept()
+        sock.close()
+        listener.close()
+        assert isinstance(asked.exception(WAIT_S), Exception)
+    return str(host)
+
+
+def option_of_socket_to(port: int, level: int, option: int) -> int | None:
+    """The option of this process's socket that is connected to a port; Linux only."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            number = os.dup(int(name))
+            try:
+                if stat.S_ISSOCK(os.fstat(number).st_mode) and (found := _option(number, port, level, option)):
+                    return found
+            finally:
+                os.close(number)
+    return None
+
+
+def _option(number: int, port: int, level: int, option: int) -> int | None:
+    sock = socket.socket(fileno=number)
+    try:
+        is_wanted = sock.family == socket.AF_INET and sock.getpeername()[1] == port
+        return sock.getsockopt(level, option) if is_wanted else None
+    finally:
+        sock.detach()

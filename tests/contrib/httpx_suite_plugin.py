@@ -14,35 +14,30 @@ import pytest
 from hyperpool.contrib.httpx import AsyncHyperpoolTransport, HyperpoolTransport
 
 _sends = itertools.count()
-_NOT_OURS = ("uds", "local_address", "socket_options")
-
-
-def _options(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name not in _NOT_OURS}
 
 
 class _Transport(HyperpoolTransport, httpx.HTTPTransport):
     def __init__(self, *args: Any, **options: Any) -> None:
-        HyperpoolTransport.__init__(self, *args, **_options(options))
+        HyperpoolTransport.__init__(self, *args, **options)
 
     __enter__ = httpx.BaseTransport.__enter__
     __exit__ = httpx.BaseTransport.__exit__
 
-    def _submit(self, request: httpx.Request, content: Any) -> Any:
+    def _asked(self, request: httpx.Request, content: Any) -> Any:
         next(_sends)
-        return super()._submit(request, content)
+        return super()._asked(request, content)
 
 
 class _AsyncTransport(AsyncHyperpoolTransport, httpx.AsyncHTTPTransport):
     def __init__(self, *args: Any, **options: Any) -> None:
-        AsyncHyperpoolTransport.__init__(self, *args, **_options(options))
+        AsyncHyperpoolTransport.__init__(self, *args, **options)
 
     __aenter__ = httpx.AsyncBaseTransport.__aenter__
     __aexit__ = httpx.AsyncBaseTransport.__aexit__
 
-    def _submit(self, request: httpx.Request, content: Any) -> Any:
+    def _asked(self, request: httpx.Request, content: Any) -> Any:
         next(_sends)
-        return super()._submit(request, content)
+        return super()._asked(request, content)
 
 
 _client: Any = httpx._client

@@ -20,7 +20,7 @@ pytest.importorskip("httpie", reason="HTTPie is not installed: pip install httpi
 
 pytestmark = pytest.mark.slow
 
-WAIT_S = 30.0
+WAIT_S = 45.0
 AUTHORITY = CertificateAuthority()
 
 # What an installed hyperpool declares; written down here, since the checkout under test is not installed.

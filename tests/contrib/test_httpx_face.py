@@ -8,13 +8,27 @@ import hashlib
 import io
 import itertools
 import json
+import os
+import socket
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from adapter_kit import H1_PLAIN, H1_TLS, H2_TLS, Bench, Wire, from_threads, raised
+from adapter_kit import (
+    H1_PLAIN,
+    H1_TLS,
+    H2_TLS,
+    Bench,
+    Wire,
+    from_threads,
+    linux_only,
+    option_of_socket_to,
+    peer_of,
+    raised,
+)
 from httpx_kit import client_of
 
 import hyperpool
@@ -457,10 +471,10 @@ def test_retries_are_for_connections_that_cannot_be_made(bench: Bench) -> None:
     dials = 0
 
     class Counting(HyperpoolTransport):
-        def _submit(self, request: httpx.Request, content: Any) -> Any:
+        def _asked(self, request: httpx.Request, content: Any) -> Any:
             nonlocal dials
             dials += 1
-            return super()._submit(request, content)
+            return super()._asked(request, content)
 
     transport = Counting(verify=bench.ca_file, retries=1)
     with httpx.Client(transport=transport) as client:
@@ -564,3 +578,27 @@ def test_proxies_are_taken_in_every_form() -> None:
 
     context = ssl.create_default_context()
     raised(ValueError, lambda: as_proxy(httpx.Proxy("https://a.test", ssl_context=context)))
+
+
+# -- sockets -----------------------------------------------------------------------------------------------------------
+
+
+@linux_only
+def test_connections_come_from_the_local_address(bench: Bench, wire: Wire) -> None:
+    client = client_of(bench, transport={"local_address": "127.0.0.2"})
+    assert peer_of(bench, wire, client.get) == "127.0.0.2"
+
+
+@linux_only
+def test_socket_options_are_set_on_the_socket(bench: Bench, wire: Wire) -> None:
+    option = (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1234)
+    server, client = bench.server(wire), client_of(bench, transport={"socket_options": [option]})
+    assert client.get(server.url("/bytes/9")).content == pattern(9)
+    assert option_of_socket_to(server.port, *option[:2]) == 1234
+
+
+def test_a_unix_socket_is_connected_to_whatever_the_host_is(bench: Bench) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path may be too long for a socket
+        path = os.path.join(folder, "app.sock")
+        bench.server(H1_PLAIN, uds=path)
+        assert client_of(bench, transport={"uds": path}).get("http://anything.test/bytes/9").content == pattern(9)

@@ -260,10 +260,10 @@ async def test_retries_are_for_connections_that_cannot_be_made(bench: Bench) -> 
     dials = 0
 
     class Counting(AsyncHyperpoolTransport):
-        def _submit(self, request: httpx.Request, content: Any) -> Any:
+        def _asked(self, request: httpx.Request, content: Any) -> Any:
             nonlocal dials
             dials += 1
-            return super()._submit(request, content)
+            return super()._asked(request, content)
 
     async with httpx.AsyncClient(transport=Counting(verify=bench.ca_file, retries=1)) as client:
         with pytest.raises(httpx.ConnectError):

@@ -40,7 +40,7 @@ from hyperpool.errors import (
 from hyperpool.values import Origin, Route, TlsSettings
 
 HOST = "server.test"
-WAIT_S = 30.0  # for threads that are expected at once: a bound for broken code only
+WAIT_S = 45.0  # for threads that are expected at once: a bound for broken code only
 
 
 @functools.cache

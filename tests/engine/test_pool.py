@@ -23,7 +23,7 @@ from hyperpool.testing import Reply, Server
 from hyperpool.testing.messages import Request as Seen
 from hyperpool.values import Limits, Request, Timeout
 
-WAIT_S = 10.0  # for what is expected at once: a bound for broken code only
+WAIT_S = 45.0  # for what is expected at once: a bound for broken code only
 
 
 class Gate:
@@ -285,7 +285,11 @@ def test_a_done_callback_that_waits_is_refused_and_one_that_submits_is_served(
         except RuntimeError as refused:
             seen.set_result((refused, get(pool, server.url("/next"))))
 
+    # A callback of a Future that is done already would run here, and wait.
+    begins = threading.Event()
+    server.route("/first")(lambda request: "first" if begins.wait(WAIT_S) else "never")
     get(pool, server.url("/first")).add_done_callback(call)
+    begins.set()
     refused, following = seen.result(WAIT_S)
     assert "I/O thread" in str(refused)
     assert following.result().text == "/next"
@@ -395,7 +399,7 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
 
         def handle(request):
             if request.path == "/slow":
-                gate.wait(20)
+                gate.wait(30)
             return Reply(body=endless() if request.path == "/endless" else request.path)
 
         def get(pool, path, **options):

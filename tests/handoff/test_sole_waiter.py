@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from hyperpool.handoff.futures import SoleWaiter, result_or_cancel
+from hyperpool.handoff.futures import SoleWaiter
 from hyperpool.handoff.leash import caller
 from hyperpool.handoff.loop_thread import enter_loop_thread, leave_loop_thread
 
@@ -123,25 +122,6 @@ def test_in_a_forked_child_it_fails_once() -> None:
     waiter.abandon_in_child(KeyError("again"))
     with pytest.raises(KeyError, match="forked"):
         waiter.result()
-
-
-def test_an_interrupted_wait_for_a_future_cancels_it() -> None:
-    class Interrupted(Future[Outcome]):
-        def result(self, timeout: float | None = None) -> Outcome:
-            raise KeyboardInterrupt
-
-    future = Interrupted()
-    with pytest.raises(KeyboardInterrupt):
-        result_or_cancel(future)
-    assert future.cancelled()
-
-
-def test_the_error_of_a_future_that_is_done_cancels_nothing() -> None:
-    future: Future[Outcome] = Future()
-    future.set_exception(KeyError("x"))
-    with pytest.raises(KeyError):
-        result_or_cancel(future)
-    assert not future.cancelled()
 
 
 def test_the_caller_is_the_program_and_not_hyperpool() -> None:

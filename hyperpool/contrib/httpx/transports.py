@@ -17,11 +17,9 @@ from hyperpool.contrib.httpx import sending
 from hyperpool.contrib.httpx.errors import as_httpx_raises, may_try_again
 from hyperpool.contrib.httpx.sending import LimitsLike, ProxyLike
 from hyperpool.errors import HyperpoolError
-from hyperpool.handoff.exchange import ResponseFuture
-from hyperpool.handoff.futures import result_or_cancel
 from hyperpool.handoff.response import Response
 from hyperpool.pool import ConnectionPool
-from hyperpool.values import Origin, Route, TlsSettings
+from hyperpool.values import Origin, Request, Route, TlsSettings, as_socket_options
 
 # Seconds before the second of ``retries``, which double with each further one; before the first there is none.
 _BACKOFF_S = 0.5
@@ -37,6 +35,7 @@ class Transport:
 
     verify, cert, http1, http2: as in `hyperpool.Client`. trust_env: whether SSL_CERT_FILE and SSL_CERT_DIR count; the
         environment's proxies do not, as with httpx's own transports.
+    uds: the path of a Unix socket. local_address: the IP address to connect from. socket_options: as httpx has them.
     limits: ``httpx.Limits`` or `hyperpool.Limits`. proxy: a URL, an ``httpx.Proxy``, or a `hyperpool.values.Proxy`.
     retries: how often a connection that cannot be made is tried again; what may have been sent never is.
     pool: a `ConnectionPool` to use, which stays open after `close`; what says how to connect is its own then.
@@ -52,11 +51,14 @@ class Transport:
         http2: bool = True,
         limits: LimitsLike = None,
         proxy: ProxyLike = None,
+        uds: str | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
         retries: int = 0,
         pool: ConnectionPool | None = None,
     ) -> None:
-        own = (verify, cert, trust_env, http1, http2, limits, proxy)
-        if pool is not None and own != (True, None, True, True, True, None, None):
+        own = (verify, cert, trust_env, http1, http2, limits, proxy, uds, local_address, socket_options)
+        if pool is not None and own != (*(True, None, True, True, True), *(None,) * 5):
             raise ValueError("what says how to connect is the pool's own: give it to that")
         self._owns_pool = pool is None
         self._pool = pool or ConnectionPool(
@@ -65,9 +67,14 @@ class Transport:
             cert=cert,
             http1=http1,
             http2=http2,
-            proxy={"all": sending.as_proxy(proxy)},
+            # httpx lets the socket go before the proxy.
+            proxy={"all": sending.as_proxy(proxy)} if uds is None else None,
             trust_env=trust_env,
+            uds=uds,
+            source_address=local_address,
         )
+        options = as_socket_options(socket_options)
+        self._way: dict[str, Any] = {"socket_options": options} if options else {}
         self._retries = retries
         self._special_tls: dict[tuple[TlsSettings, str], TlsSettings] = {}
 
@@ -76,14 +83,14 @@ class Transport:
         """The `ConnectionPool` that carries the requests."""
         return self._pool
 
-    def _submit(self, request: httpx.Request, content: Any) -> ResponseFuture:
-        """Begin a request; it resolves at the head. Its response may be forgotten: httpx closes what it gives."""
+    def _asked(self, request: httpx.Request, content: Any) -> tuple[Request, dict[str, Any]]:
+        """What the pool is asked for: the response at its head, which may be forgotten: httpx closes what it gives."""
         origin = sending.origin_of(request.url)
-        made = sending.as_request(request, origin, content)
-        return self._pool.submit(made, stream=True, made_at=None, route=self._route(origin, request.extensions))
+        how = {"stream": True, "made_at": None, "route": self._route(origin, request.extensions)}
+        return sending.as_request(request, origin, content), how
 
     def _route(self, origin: Origin, extensions: Any) -> Route:
-        route, name = self._pool.route(origin), extensions.get("sni_hostname")
+        route, name = self._pool.route(origin, **self._way), extensions.get("sni_hostname")
         if not name or origin.scheme == "http" or name == origin.host:
             return route
         return dataclasses.replace(route, tls=self._tls_for(route.tls, name))
@@ -156,7 +163,8 @@ class HyperpoolTransport(Transport, httpx.BaseTransport):
         while True:
             attempts += 1
             try:
-                return result_or_cancel(self._submit(request, _content(request)))
+                asked, how = self._asked(request, _content(request))
+                return self._pool.fetch(asked, **how)
             except HyperpoolError as error:
                 delay_s = self._delay_s(error, attempts)
                 if delay_s is None:
@@ -225,7 +233,8 @@ class AsyncHyperpoolTransport(Transport, httpx.AsyncBaseTransport):
         while True:
             attempts += 1
             try:
-                return await outcome_of(self._submit(request, content))
+                asked, how = self._asked(request, content)
+                return await outcome_of(self._pool.submit(asked, **how))
             except HyperpoolError as error:
                 delay_s = self._delay_s(error, attempts)
                 if delay_s is None:

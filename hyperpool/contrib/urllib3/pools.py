@@ -16,15 +16,11 @@ from hyperpool.contrib.urllib3.response import HTTPResponse, Raw
 from hyperpool.contrib.urllib3.shared import SharedPool
 from hyperpool.contrib.urllib3.trust import is_verified, tls_options
 from hyperpool.errors import HyperpoolError
-from hyperpool.handoff.futures import result_or_cancel
 from hyperpool.pool import ConnectionPool
 from hyperpool.values import DEFAULT_PORTS, Origin, Proxy, Request, TlsSettings
 from hyperpool.values import parse_url as parse_request_url
 
 _NO_TIMEOUT = urllib3.Timeout.DEFAULT_TIMEOUT
-
-# Options of urllib3's sockets that no shared connection can have. Their urllib3 defaults are let through.
-_SOCKET_OPTIONS = ("source_address", "socket_options")
 
 
 class Place:
@@ -157,12 +153,11 @@ class PoolOverHyperpool(urllib3.HTTPConnectionPool):
             sending.as_timeout(timeout),
             target,
         )
-        shared = self._find_shared()
-        return result_or_cancel(shared.submit(request, origin, tls=self._tls(), proxy=proxy))
+        way = {"tls": self._tls(), "proxy": proxy, **sending.socket_way(self.conn_kw)}
+        return self._find_shared().fetch(request, origin, **way)
 
     def _destination(self, url: str) -> tuple[Origin, str | None, Proxy | None]:
         """Where a request goes: origin, target where it stands as it is, and the proxy between."""
-        self._refuse_socket_options()
         own = Origin(str(self.scheme), self.host.lower(), self.port or DEFAULT_PORTS[str(self.scheme)])
         if url.startswith("/") or url == "*":
             return own, url, self._proxy_for(own)
@@ -181,11 +176,6 @@ class PoolOverHyperpool(urllib3.HTTPConnectionPool):
         if config is not None and config.use_forwarding_for_https and origin.scheme == "https":
             raise ValueError("use_forwarding_for_https is not possible: https goes through a tunnel")
         return sending.as_proxy(self.proxy, self.proxy_headers, forwards=origin.scheme == "http")
-
-    def _refuse_socket_options(self) -> None:
-        for name in _SOCKET_OPTIONS:
-            if self.conn_kw.get(name):
-                raise ValueError(f"{name} is not possible: the sockets are shared and hyperpool's own; leave it out")
 
     def _tls(self) -> TlsSettings:
         return TlsSettings()

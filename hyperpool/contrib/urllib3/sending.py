@@ -15,7 +15,7 @@ from urllib3._version import __version__ as urllib3_version
 from urllib3.util import SKIP_HEADER
 
 from hyperpool.proxies import PROXY_PORTS
-from hyperpool.values import Proxy, Timeout
+from hyperpool.values import Proxy, Timeout, as_socket_options, as_source_address
 
 _USER_AGENT = f"python-urllib3/{urllib3_version}"
 
@@ -117,6 +117,20 @@ def as_timeout(given: urllib3.Timeout) -> Timeout:
     read = urllib3.Timeout.resolve_default_timeout(given.read_timeout)
     total = urllib3.Timeout.resolve_default_timeout(given.total)
     return Timeout(total, pool=connect, connect=connect, read=read, write=read)
+
+
+def socket_way(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a pool's options, those about sockets, as fields of `hyperpool.values.Route`. Raises ValueError.
+
+    Connections are shared by requests that agree in them.
+    """
+    way: dict[str, Any] = {}
+    # To urllib3, no host at all is any address: so it is to the system, unless there is a port with it.
+    if (source := given.get("source_address")) and tuple(source) != ("", 0):
+        way["source_address"] = as_source_address(source)
+    if options := given.get("socket_options"):
+        way["socket_options"] = as_socket_options(options)
+    return way
 
 
 def as_proxy(url: Any, headers: Mapping[str, str], *, forwards: bool) -> Proxy:

@@ -6,7 +6,8 @@ from typing import Any
 
 from hyperpool.contrib.urllib3.trust import tls_settings
 from hyperpool.errors import PoolClosed
-from hyperpool.handoff.exchange import ResponseFuture
+from hyperpool.handoff.futures import SoleWaiter
+from hyperpool.handoff.response import Response
 from hyperpool.pool import ConnectionPool
 from hyperpool.values import Origin, Proxy, Request, TlsSettings
 
@@ -44,20 +45,28 @@ class SharedPool:
         # Of two threads that make one, both get the first, and the other was never used.
         return self._made.setdefault("pool", ConnectionPool(**self._options)) if made is None else made
 
-    def submit(self, request: Request, origin: Origin, *, tls: TlsSettings, proxy: Proxy | None) -> ResponseFuture:
-        """Begin a request; it resolves at the head. Its response may be forgotten, as is the habit with urllib3."""
+    def fetch(self, request: Request, origin: Origin, **way: Any) -> Response:
+        """The response at its head; it may be forgotten, as is the habit with urllib3. Blocks.
+
+        ``way``: fields of `hyperpool.values.Route`.
+        """
+        return self._submit(request, origin, way).result()
+
+    def _submit(self, request: Request, origin: Origin, way: dict[str, Any]) -> SoleWaiter[Response]:
         pool = self.pool
         try:
-            return self._submit_to(pool, request, origin, tls=tls, proxy=proxy)
+            return self._submit_to(pool, request, origin, way)
         except PoolClosed:
             if self.pool is pool:
                 raise
-        # `close` came between.
-        return self._submit_to(self.pool, request, origin, tls=tls, proxy=proxy)
+        # `close` came between, and nothing was sent: had it been, the waiter would have the error.
+        return self._submit_to(self.pool, request, origin, way)
 
-    def _submit_to(self, pool: ConnectionPool, request: Request, origin: Origin, **way: Any) -> ResponseFuture:
+    def _submit_to(
+        self, pool: ConnectionPool, request: Request, origin: Origin, way: dict[str, Any]
+    ) -> SoleWaiter[Response]:
         route = pool.route(origin, window_manager=self._window_manager, **way)
-        return pool.submit(request, stream=True, made_at=None, route=route)
+        return pool.submit_alone(request, stream=True, made_at=None, route=route)
 
     def tls(self, options: _Options) -> TlsSettings:
         """The settings for urllib3's options: the same for the same, since connections are shared by their equality."""
