@@ -17,7 +17,7 @@ from typing import Any
 
 from hyperpool.testing.server import load_certificate
 
-WAIT_S = 20.0
+WAIT_S = 45.0
 
 
 class TunnelProxy:

@@ -338,7 +338,7 @@ def test_32_threads_get_the_same_answers(environment: Any) -> None:
     proxies, ready = ProxyMap(), threading.Barrier(32)
 
     def ask(_: int) -> tuple[str, ...]:
-        ready.wait(20)
+        ready.wait(30)
         return tuple(str(proxies.choose(origin(url))) for url in ("https://a.test", "https://b.test", "http://a.test"))
 
     with ThreadPoolExecutor(32) as threads:

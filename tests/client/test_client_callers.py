@@ -155,7 +155,7 @@ def test_a_future_that_the_caller_resolves_harms_nothing_and_frees_its_slot(
 
 
 def test_a_chain_of_2000_callbacks_that_each_submit_is_no_recursion(kit: Kit, wire: Wire) -> None:
-    server, client = kit.pair(wire, timeout=60)
+    server, client = kit.pair(wire, timeout=200)
     left, done = [2000], threading.Event()
 
     def again(future: Any) -> None:
@@ -166,7 +166,7 @@ def test_a_chain_of_2000_callbacks_that_each_submit_is_no_recursion(kit: Kit, wi
         client.submit("GET", server.url("/bytes/1")).add_done_callback(again)
 
     client.submit("GET", server.url("/bytes/1")).add_done_callback(again)
-    assert done.wait(60) and left == [0]
+    assert done.wait(200) and left == [0]
 
 
 def test_a_callback_may_cancel_its_own_future_and_submit_after_the_close(kit: Kit, wire: Wire) -> None:
@@ -188,15 +188,19 @@ def test_a_callback_may_cancel_its_own_future_and_submit_after_the_close(kit: Ki
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_burst_of_100000_submits_is_answered_or_refused_within_the_bound(kit: Kit) -> None:
-    server = kit.server(H2_TLS)
-    client = kit.client(H2_TLS, limits=hyperpool.Limits(max_queued_per_origin=1000), timeout=60)
-    url, gate = server.url("/bytes/1"), kit.gate()
-    blocked = client.submit("GET", url)
-    blocked.add_done_callback(lambda _: opened(gate))  # nothing is answered while all are submitted
+    server, begins, inside, gate = kit.server(H2_TLS), kit.gate(), kit.gate(), kit.gate()
+    server.route("/first")(lambda request: (opened(begins), "first")[1])
+    client = kit.client(H2_TLS, limits=hyperpool.Limits(max_queued_per_origin=1000), timeout=300)
+    url = server.url("/bytes/1")
+    blocked = client.submit("GET", server.url("/first"))
+    blocked.add_done_callback(lambda _: inside.set() or gate.wait(300))  # nothing is answered while all are submitted
+    begins.set()
+    opened(inside)
     futures = [client.submit("GET", url) for _ in range(100_000)]
     gate.set()
-    outcomes = [future.exception(60) for future in futures]
+    outcomes = [future.exception(300) for future in futures]
     assert {type(one) for one in outcomes} == {type(None), hyperpool.PoolFull}
     assert sum(one is None for one in outcomes) >= 1000
     assert serves(client, server)

@@ -56,7 +56,7 @@ STATES = {
                 started.set()
         def begin():
             future = client.submit("POST", origin + "/sha256", content=pieces())
-            started.wait(10)
+            started.wait(30)
             return future
     """,
     "queued": """
@@ -77,7 +77,7 @@ STATES = {
             threading.Event().wait()
         def begin():
             client.submit("GET", origin + "/bytes/3").add_done_callback(callback)
-            inside.wait(10)
+            inside.wait(30)
             return client.submit("GET", origin + "/bytes/4")
     """,
 }
@@ -97,7 +97,7 @@ HOLDERS = {
             threading.Event().wait()
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        begun.wait(10)
+        begun.wait(30)
         waiting(thread, "wait", "result")
     """,
 }
@@ -246,7 +246,7 @@ DEATHS = {
             done.set()
             raise SystemExit
         client.submit("GET", origin + "/delay/0.1").add_done_callback(callback)
-        done.wait(10)
+        done.wait(30)
         raise SystemExit
     """,
 }
@@ -273,7 +273,7 @@ def test_a_thread_that_dies_takes_nothing_of_the_others_with_it(
 {textwrap.indent(textwrap.dedent(DEATHS[name]), " " * 12)}
         thread = threading.Thread(target=work)
         thread.start()
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
         gc.collect()
         assert other.result().ok

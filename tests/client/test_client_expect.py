@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,7 @@ from client_support import H1_PLAIN, H2_PLAIN, Kit, Wire
 import hyperpool
 from hyperpool.handoff.source import FedSource
 from hyperpool.testing import Reply, ScriptedConnection
-from stage import WAIT_S, opened
+from stage import WAIT_S, eventually, opened
 
 EXPECT = {"Expect": "100-continue"}
 # Longer than any test lasts, so that only the server can let a body go.
@@ -47,7 +48,7 @@ def test_the_body_goes_when_the_server_says_continue(kit: Kit, wire: Wire) -> No
 
     server, client = kit.pair(wire, handler, limits=PATIENT)
     future = client.submit("POST", server.url("/"), content=body, headers=EXPECT)
-    assert server.wait_until(lambda _: bool(waited))
+    assert eventually(lambda: bool(waited))
     assert not body.asked.is_set() and server.requests[0].body_bytes == 0
     may_read.set()
     response = future.result(WAIT_S)
@@ -106,21 +107,27 @@ def test_a_refused_body_leaves_no_http1_connection_that_is_used_again(kit: Kit) 
     client = kit.client(H1_PLAIN, limits=PATIENT, timeout=WAIT_S)
     for _ in range(3):
         assert client.post(peer.url(), content=b"body", headers=EXPECT).status_code == 403
-    assert peer.wait_done(3)
+    assert peer.wait_done(3, timeout_s=WAIT_S)
     assert (peer.connections_accepted, len(heads)) == (3, 3)
 
 
 def test_an_early_answer_of_2xx_may_wait_for_the_body_and_its_connection_is_not_used_again(kit: Kit) -> None:
     def script(peer: ScriptedConnection) -> None:
-        peer.recv_until(b"\r\n\r\n")
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
-        peer.send(peer.recv_exactly(4))
-        assert peer.recv() == b""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                peer.recv_until(b"\r\n\r\n")
+                peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+                peer.send(peer.recv_exactly(4))
+
+    def goes_elsewhere() -> bool:
+        # An answer that comes when the body has gone is not early: on a machine that slow, the next one may be.
+        assert client.post(peer.url(), content=b"body", headers=EXPECT).content == b"body"
+        return bool(peer.connections_accepted > 1)
 
     peer = kit.peer(script, tls=False)
     client = kit.client(H1_PLAIN, limits=AT_ONCE, timeout=WAIT_S)
-    assert client.post(peer.url(), content=b"body", headers=EXPECT).content == b"body"
-    assert peer.wait_done() and peer.errors == []
+    assert eventually(goes_elsewhere)
+    assert peer.errors == []
 
 
 def test_a_late_hundred_is_no_answer(kit: Kit) -> None:
@@ -215,7 +222,7 @@ def test_cancelling_while_the_body_waits_frees_the_stream(kit: Kit, wire: Wire) 
 
     server, client = kit.pair(wire, handler, limits=PATIENT)
     future = client.submit("POST", server.url("/"), content=body, headers=EXPECT)
-    assert server.wait_until(lambda server: len(server.requests) == 1)
+    assert server.wait_until(lambda server: len(server.requests) == 1, WAIT_S)
     assert future.cancel()
     opened(gate)
     assert not body.asked.is_set()

@@ -107,7 +107,7 @@ def test_a_line_is_given_as_soon_as_it_is_whole(kit: Kit, wire: Wire) -> None:
 
     def body() -> Iterator[bytes]:
         yield b"data: 1\n\ndata:"
-        gate.wait(20)
+        gate.wait(30)
         yield b" 2\n\n"
 
     server, client = kit.pair(wire, lambda request: Reply(200, UTF8, body()))

@@ -11,6 +11,7 @@ import pytest
 from client_support import H1_PLAIN, Kit, Wire
 
 import hyperpool
+from stage import WAIT_S
 
 
 def urls(server: Any, n: int) -> list[str]:
@@ -50,8 +51,9 @@ def test_leaving_early_cancels_what_is_under_way_and_takes_the_bar_away(
     server, client = kit.pair(h2_wire)
     responses = client.map([server.url("/bytes/1"), server.url("/delay/60")], progress=True)
     next(responses)
+    assert server.wait_until(lambda server: len(server.requests) == 2, WAIT_S)
     responses.close()
-    assert server.wait_until(lambda server: any(one.reset_code == 8 for one in server.requests), 20)
+    assert server.wait_until(lambda server: any(one.reset_code == 8 for one in server.requests), WAIT_S)
     from hyperpool.policy import progress
 
     assert progress._board._users == 0

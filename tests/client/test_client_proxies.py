@@ -124,7 +124,7 @@ def test_a_cancelled_request_leaves_the_tunnel_to_the_others(kit: Kit, https_pro
     gate = kit.gate()
     server, client = kit.pair(handler=lambda request: opened(gate) or Reply(200), proxy=https_proxy.url())
     cancelled = client.submit("GET", server.url("/1"))
-    assert server.wait_until(lambda seen: len(seen.requests) == 1)
+    assert server.wait_until(lambda seen: len(seen.requests) == 1, WAIT_S)
     assert cancelled.cancel()
     gate.set()
     assert client.get(server.url("/2")).status_code == 200
@@ -348,7 +348,7 @@ def test_prewarming_opens_the_tunnel(kit: Kit, start: Any) -> None:
     proxy = start(TunnelProxy())
     server, client = kit.pair(proxy=proxy.url())
     client.pool.prewarm(server.origin)
-    assert server.wait_until(lambda seen: seen.connections_accepted == 1)
+    assert server.wait_until(lambda seen: seen.connections_accepted == 1, WAIT_S)
     client.get(server.url("/bytes/1"))
     assert proxy.tunnels == 1
 
@@ -414,7 +414,7 @@ def test_a_proxy_that_drops_a_tunnel_costs_the_requests_in_it_and_no_more(kit: K
 
     server, client = kit.pair(handler=answer, proxy=proxy.url(scheme=scheme))
     held = client.submit("GET", server.url("/held"))
-    assert server.wait_until(lambda seen: len(seen.requests) == 1)
+    assert server.wait_until(lambda seen: len(seen.requests) == 1, WAIT_S)
     proxy.drop_tunnels()
     error_of(held, ConnectionLost)
     gate.set()

@@ -295,8 +295,14 @@ def test_an_endless_body_of_a_redirect_does_not_hold_up_a_stream(kit: Kit, wire:
 def test_the_total_timeout_spans_all_hops(kit: Kit, way: Any) -> None:
     server, client = kit.pair(handler=leading({"/a": to("/b"), "/b": Silence()}))
     timeout = hyperpool.Timeout(0.3, read=None)
-    error = raised(hyperpool.TotalTimeout, lambda: way(client, server.url("/a"), timeout=timeout))
-    assert "Timeout.total=0.3 s" in str(error) and "1 redirects" in str(error)
+
+    def ended_in_the_second() -> bool:
+        error = raised(hyperpool.TotalTimeout, lambda: way(client, server.url("/a"), timeout=timeout))
+        assert "Timeout.total=0.3 s" in str(error)
+        return "1 redirects" in str(error)
+
+    # On a busy machine the time may be over in the first hop.
+    assert eventually(ended_in_the_second)
 
 
 def test_cancel_reaches_the_hop_that_is_under_way(kit: Kit, wire: Wire) -> None:

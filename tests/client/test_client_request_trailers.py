@@ -165,7 +165,7 @@ def test_bad_trailers_of_a_callable_take_the_request_back(kit: Kit, wire: Wire) 
             hyperpool.LocalProtocolError,
             lambda bad=bad: client.post(server.url("/echo"), content=[b"body"], trailers=lambda: bad),
         )
-    assert server.wait_until(lambda _: all(request.body_bytes in (0, 4) for request in server.requests))
+    assert server.wait_until(lambda _: all(request.body_bytes in (0, 4) for request in server.requests), WAIT_S)
     assert not any(request.is_complete for request in server.requests)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import brotli
 import pytest
 import zstandard
-from client_support import Kit, Wire, raised
+from client_support import Kit, Wire, raised, stale
 
 import hyperpool
 from hyperpool.testing import Reply, ScriptedConnection, pattern
@@ -346,16 +346,6 @@ def test_a_kept_connection_that_the_server_dropped_costs_no_request(kit: Kit, wi
         # The drop has happened, so the loop reads it before it writes: even a POST is never written to a dead socket.
         assert client.post(server.url("/echo"), content=b"x").content == b"x"
         server.drop_connections(rst=rst)
-
-
-def stale(connection: ScriptedConnection) -> None:
-    """Answer one request, then close when the next one begins: the race that every kept connection can lose."""
-    connection.recv_until(b"\r\n\r\n")
-    connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    if connection.number == 1:
-        connection.recv(1)
-        return
-    connection.drain()
 
 
 def test_a_get_that_lost_the_race_with_a_closing_connection_is_sent_once_more(kit: Kit, h1_wire: Wire) -> None:

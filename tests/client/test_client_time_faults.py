@@ -217,7 +217,7 @@ def test_a_server_that_takes_for_ever_ends_in_its_own_timeout_and_harms_nobody(
     peer = kit.peer(fault.script, tls=fault.wire.tls and not fault.bare)
     patience: dict[str, Any] = dict.fromkeys(("pool", "connect", "write", "read"))
     if fault.bound:
-        patience[fault.bound] = SHORT_S
+        patience[fault.bound] = SHORT_S if issubclass(fault.kind, TimeoutError) else WAIT_S
     client = kit.client(fault.wire, limits=hyperpool.Limits(min_body_rate=fault.rate))
     future = client.submit(
         "POST" if fault.uploads else "GET",
@@ -227,8 +227,10 @@ def test_a_server_that_takes_for_ever_ends_in_its_own_timeout_and_harms_nobody(
     )
     error = error_of(future, fault.kind)
     assert error.origin == origin_of(peer, fault)
-    # What a server sends in place of its preface may come before the request is written, or after.
-    assert error.processed == ("no" if fault.name in UNSENT else "maybe") or fault.name.startswith("preface")
+    # What a server sends in place of its preface may come before the request is written, or after. On a busy machine a
+    # total may be over before there is a connection.
+    known = not fault.name.startswith("preface") and fault.bound != "total"
+    assert not known or error.processed == ("no" if fault.name in UNSENT else "maybe")
     if isinstance(error, hyperpool.Timeout):
         assert error.phase == (fault.bound or "read")
         assert ("min_body_rate" if fault.rate else f"Timeout.{fault.bound}") in str(error)

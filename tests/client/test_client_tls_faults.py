@@ -238,7 +238,7 @@ def test_a_bad_chain_is_refused_before_a_byte_of_the_request_is_written(
     url = f"https://{shown.host}:{peer.port}/secret"
     error = raised(hyperpool.CertificateError, lambda: client.post(url, content=b"secret"))
     assert (error.processed, error.stream_id) == ("no", None)
-    assert peer.wait_done()
+    assert peer.wait_done(timeout_s=WAIT_S)
     assert (peer.received, peer.connections_accepted) == (0, 1)
 
 
@@ -360,7 +360,7 @@ def test_a_server_that_renegotiates_is_left(kit: Kit, trusting: Callable[[bytes]
     error = future.exception(WAIT_S)
     assert error is None or isinstance(error, (hyperpool.TlsError, hyperpool.ConnectionLost)), repr(error)
     client.close()
-    assert peer.wait_done()
+    assert peer.wait_done(timeout_s=WAIT_S)
     assert len(set(hellos)) == 1 and len(hellos) == 2, "a second handshake"
     assert not peer.errors
 
@@ -378,7 +378,7 @@ def test_a_server_that_agrees_on_what_nobody_offered_is_left(kit: Kit, trusting:
     client = kit.client(H1_TLS, verify=trusting(AUTHORITY.ca_pem), http2=True)
     error = raised(hyperpool.TlsError, lambda: client.post(peer.url().replace("http:", "https:"), content=b"secret"))
     assert error.processed == "no"
-    assert peer.wait_done()
+    assert peer.wait_done(timeout_s=WAIT_S)
     assert (got, peer.errors) == ([], [])
 
 
@@ -408,7 +408,7 @@ def test_a_server_without_alpn_is_not_asked_in_http2(kit: Kit, trusting: Callabl
     peer = kit.peer(drain, alpn=())
     client = kit.client(H2_TLS, verify=trusting(AUTHORITY.ca_pem))
     raised(hyperpool.TlsError, lambda: client.post(peer.url(), content=b"secret"))
-    assert peer.wait_done() and peer.received == 0
+    assert peer.wait_done(timeout_s=WAIT_S) and peer.received == 0
 
 
 def test_each_connection_is_what_its_own_alpn_says(kit: Kit, trusting: Callable[[bytes], Any]) -> None:
@@ -429,6 +429,6 @@ def test_each_connection_is_what_its_own_alpn_says(kit: Kit, trusting: Callable[
     peer = kit.peer(script)
     client = kit.client(verify=trusting(AUTHORITY.ca_pem), http1=True)
     first = client.get(peer.url("/first"))
-    assert peer.wait_done(1)
+    assert peer.wait_done(1, timeout_s=WAIT_S)
     second = client.get(peer.url("/second"))
     assert [(one.http_version, one.content) for one in (first, second)] == [("HTTP/2", b""), ("HTTP/1.1", b"abc")]

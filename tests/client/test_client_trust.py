@@ -65,7 +65,7 @@ def test_a_bad_certificate_is_refused_before_an_application_byte_is_written(
     error = raised(hyperpool.CertificateError, lambda: client.post(peer.url("/secret"), content=b"secret"))
     assert (error.origin, error.processed, error.stream_id) == (peer.origin, "no", None)
     assert "localhost" in str(error)
-    assert peer.wait_done()
+    assert peer.wait_done(timeout_s=WAIT_S)
     assert peer.received == 0
     assert peer.connections_accepted == 1, "a certificate problem is never retried"
     good = kit.server(wire)

@@ -42,6 +42,18 @@ def waiting(thread, *calls):
 
 both = pytest.mark.parametrize("wire", [H2_TLS, H1_PLAIN], ids=str)
 
+# https://github.com/python/cpython/issues/113964
+NO_THREADS_AT_THE_END = pytest.mark.skipif(
+    (3, 12) <= sys.version_info[:3] < (3, 12, 2),
+    reason="no thread starts once the main thread has ended, before 3.12.2",
+)
+# The ends in which one is needed.
+STARTS_THREADS = {
+    "sys.exit in another thread",
+    "the end of main while another thread asks on",
+    "an answer that is logged as the last thing",
+}
+
 
 def runs(
     kit: Kit, folder: Path, wire: Wire, program: str, *, routes: dict[str, Any] | None = None
@@ -55,7 +67,7 @@ def runs(
     path = folder / "program.py"
     path.write_text(PRELUDE + textwrap.dedent(program))
     command = [sys.executable, "-X", "dev", "-W", "error", str(path), server.origin, str(ca)]
-    return server, subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    return server, subprocess.run(command, capture_output=True, text=True, timeout=2 * WAIT_S, check=False)
 
 
 # Each with the status of its end.
@@ -98,7 +110,7 @@ ENDS = {
             inside.set()
             threading.Event().wait(1)
         client.submit("GET", origin + "/bytes/3").add_done_callback(callback)
-        inside.wait(10)
+        inside.wait(30)
         """,
     ),
     "daemon threads that make clients while it ends": (
@@ -128,7 +140,9 @@ ENDS = {
 
 
 @both
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[NO_THREADS_AT_THE_END] if name in STARTS_THREADS else []) for name in ENDS]
+)
 def test_a_program_ends_with_its_own_status_and_says_nothing(kit: Kit, tmp_path: Path, wire: Wire, name: str) -> None:
     status, program = ENDS[name]
     _, done = runs(kit, tmp_path, wire, program)
@@ -136,8 +150,12 @@ def test_a_program_ends_with_its_own_status_and_says_nothing(kit: Kit, tmp_path:
 
 
 @both
+@NO_THREADS_AT_THE_END
 def test_what_was_submitted_before_the_end_reaches_the_server(kit: Kit, tmp_path: Path, wire: Wire) -> None:
+    # An exit waits for half a second, in which a slow machine may not get this far; that it waits is what is tested.
     program = """
+        import hyperpool.process
+        hyperpool.process._EXIT_GRACE_S = 30.0
         for n in range(20):
             client.submit("POST", origin + "/sha256", content=bytes(100_000))
         client.submit("POST", origin + "/sha256", content=(bytes(10_000) for _ in range(20)))
@@ -165,7 +183,7 @@ def test_an_exception_that_is_thrown_into_a_waiting_thread_cancels_its_request_a
         other = client.submit("GET", origin + "/delay/0.5")
         waiting(thread, "result")
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object({error}))
-        thread.join(10)
+        thread.join(30)
         assert seen and not thread.is_alive()
         assert other.result().ok
         assert client.get(origin + "/bytes/3").ok

@@ -722,7 +722,7 @@ class Bench:
         """Let the loop run by itself, on a thread of its own, to its end."""
         thread = threading.Thread(target=self.loop.run, name="hyperpool bench", daemon=True)
         thread.start()
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
         self.ended = True
 

@@ -179,6 +179,8 @@ class Bench:
         """By the real clock without a timeout, by Clockwork with one."""
         seams = Seams(socket_factory=self.factory, selector_factory=self.selector)
         if timeout_s is not None:
+            if not callable(self.addresses):
+                self.resolver.resolve(host, 1234)  # the lookup has a thread, which knows nothing of Clockwork
             seams = Seams(lambda: self.clockwork.now, self.factory, self.clockwork.selector)
         return dial(
             Route(Origin(scheme, host, 1234), self.settings, **route),

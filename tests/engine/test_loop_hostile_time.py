@@ -1,7 +1,8 @@
 """Servers that keep a request for ever: in four phases, by silence, by a drip, or by PINGs that only look like life.
 
-RELIABILITY T2, T3. The phases before a connection is there (name, connect, TLS) are in tests/client, with real sockets.
-Time is the bench's, so "on time" is exact.
+RELIABILITY T2, T3. The phases before a connection is there (name, connect, proxy, TLS) are in
+test_hostile_time_dialing.py, and some of both in tests/client, with real sockets. Time is the bench's, so "on time" is
+exact.
 """
 
 from __future__ import annotations

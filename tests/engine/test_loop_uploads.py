@@ -9,6 +9,7 @@ from engine_bench import CANCEL, NO_ERROR, Bench, Endless, HandFed
 from hyperframe.frame import DataFrame, WindowUpdateFrame
 
 from hyperpool.engine.connection import BACKLOG_BYTES
+from hyperpool.engine.http2 import TURN_BYTES
 from hyperpool.errors import HyperpoolError, LocalProtocolError, StreamReset
 
 MakeBench = Callable[..., Bench]
@@ -47,6 +48,29 @@ def test_uploads_take_turns_a_frame_each(bench: Bench) -> None:
         bench.submit(content=bytes(5 * FRAME_BYTES))
     bench.run()
     assert [frame.stream_id for frame in peer.heard(DataFrame)] == [1, 3, 5] * 5
+
+
+def test_an_upload_that_is_alone_goes_out_in_frames_of_the_peers_size(bench: Bench) -> None:
+    peer = bench.open_h2(INITIAL_WINDOW_SIZE=1 << 20)
+    peer.grant(0, 1 << 24)
+    bench.run()
+    body = bytes(range(250)) * 800
+    bench.submit(content=body)
+    bench.run()
+    assert peer.seen[1].body == body
+    assert [len(frame.data) for frame in peer.heard(DataFrame)] == [*12 * [FRAME_BYTES], len(body) - 12 * FRAME_BYTES]
+
+
+def test_no_frame_is_so_large_that_others_would_wait_behind_it(bench: Bench) -> None:
+    """RFC 9113 4.2: what a peer takes is not what it must be sent; nginx takes 16 MiB."""
+    peer = bench.open_h2(INITIAL_WINDOW_SIZE=1 << 24, MAX_FRAME_SIZE=(1 << 24) - 1)
+    peer.grant(0, 1 << 24)
+    bench.run()
+    for _ in range(2):
+        bench.submit(content=bytes(1_000_000))
+    bench.run()
+    assert peer.seen[1].body == peer.seen[3].body == bytes(1_000_000)
+    assert max(len(frame.data) for frame in peer.heard(DataFrame)) == TURN_BYTES
 
 
 def test_a_request_is_not_kept_waiting_by_an_endless_upload(bench: Bench) -> None:

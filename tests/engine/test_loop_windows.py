@@ -270,6 +270,20 @@ def test_a_window_that_holds_a_keen_reader_back_grows_up_to_its_bound(make_bench
     assert (found[0], found[-1], found) == (4 * STREAM_BYTES, 1_000_000, sorted(found))
 
 
+def test_a_window_whose_half_comes_in_a_moment_grows_at_once_to_what_round_trips_carry(make_bench: MakeBench) -> None:
+    """Three round trips at the pace of the first half, where four windows are less than that."""
+    bench = make_bench(stream_window_bytes=STREAM_BYTES, max_stream_window_bytes=100 * STREAM_BYTES)
+    peer = distant(bench)
+    call = open_stream(bench, peer)
+    peer.data(call.stream_id, bytes(STREAM_BYTES // 2))
+    bench.advance(ROUND_TRIP_S / 10)
+    assert len(call.read()) == STREAM_BYTES // 2
+    bench.run()
+    widened = http2(bench)._streams[call.stream_id].ledger.window_bytes
+    assert widened == pytest.approx(3 * 10 * STREAM_BYTES // 2, rel=0.01)
+    assert_conserved(bench, peer)
+
+
 def test_a_window_that_holds_nobody_back_stays(make_bench: MakeBench) -> None:
     bench = make_bench(stream_window_bytes=STREAM_BYTES)
     peer = distant(bench)

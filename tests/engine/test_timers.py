@@ -61,6 +61,18 @@ def test_finished_owners_are_swept_when_they_are_half_of_the_heap() -> None:
     assert timers.take_due(5000.0) == owners[900:]
 
 
+def test_nothing_is_kept_when_the_last_owner_is_done() -> None:
+    """An idle loop would wake for each instant that nobody waits for any more."""
+    timers: Timers[Owner] = Timers()
+    owners = [Owner() for _ in range(10)]
+    for at, owner in enumerate(owners):
+        timers.arm(owner, 10.0 + at)
+        timers.arm(owner, 5.0 + at)
+    for owner in owners:
+        timers.disarm(owner)
+    assert timers._heap == [] and timers.next_at() == NEVER
+
+
 def test_a_sweep_keeps_who_was_armed_more_than_once() -> None:
     timers: Timers[Owner] = Timers()
     owners = [Owner() for _ in range(200)]

@@ -38,7 +38,7 @@ from hyperpool.testing import CertificateAuthority, ScriptedPeer, Server
 from hyperpool.values import Origin, Route, TlsSettings
 from proxy_kit import SocksProxy, TunnelProxy
 
-WAIT_S = 20.0
+WAIT_S = 45.0
 AUTHORITY = CertificateAuthority()
 ORIGIN_CERTIFICATE = AUTHORITY.issue("origin.test")
 PROXY_CERTIFICATE = AUTHORITY.issue("proxy.test")

@@ -14,7 +14,7 @@ from hyperpool.protocol.events import Head, RequestHead
 from hyperpool.values import Limits, Request, Timeout
 
 # A wait that ends by itself: reached only where something would hang.
-WAIT_S = 10.0
+WAIT_S = 45.0
 ORIGIN = "https://a.test"
 
 

@@ -49,7 +49,7 @@ def test_a_future_that_was_resolved_stays_so() -> None:
 def test_a_cancelled_future_is_told_to_those_who_wait_for_several(in_thread) -> None:
     futures: list[LoopFuture[str]] = [LoopFuture(), LoopFuture()]
     futures[0].set_result("here")
-    coming = as_completed(futures, timeout=10)
+    coming = as_completed(futures, timeout=30)
     assert next(coming) is futures[0]
     futures[1].cancel()
     waiter = futures[1]._waiters[0]

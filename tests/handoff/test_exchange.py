@@ -397,7 +397,7 @@ class TestUploading:
         exchange.inbox.may_sleep()
         exchange.inbox._wakeup.on_wake = ready.set
         exchange.begin(1, 101.0)
-        assert ready.wait(10)
+        assert ready.wait(30)
         assert list(exchange.inbox.take()) == [UploadReady(exchange)]
 
     def test_a_body_as_long_as_declared_passes(self) -> None:

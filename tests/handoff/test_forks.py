@@ -57,7 +57,7 @@ def test_a_fork_waits_for_those_who_are_inside_the_gate_and_keeps_others_out() -
     def work() -> None:
         with gate:
             inside.set()
-            assert leave.wait(20)
+            assert leave.wait(30)
             order.append("left")
 
     def fork() -> None:
@@ -72,15 +72,15 @@ def test_a_fork_waits_for_those_who_are_inside_the_gate_and_keeps_others_out() -
 
     worker, forker, latecomer = (threading.Thread(target=each) for each in (work, fork, come_later))
     worker.start()
-    assert inside.wait(20)
+    assert inside.wait(30)
     forker.start()
-    assert closing.wait(20)
+    assert closing.wait(30)
     while not gate._forks:  # the latecomer is to find it closed
         forker.join(0.001)
     latecomer.start()
     leave.set()
     for thread in (worker, forker, latecomer):
-        thread.join(20)
+        thread.join(30)
     assert order == ["left", "forked", "came"]
 
 
@@ -107,5 +107,5 @@ def test_work_that_does_not_end_holds_a_fork_for_a_while_only(monkeypatch: pytes
     forker = threading.Thread(target=gate.close)
     with gate:
         forker.start()
-        forker.join(20)
+        forker.join(30)
     assert not forker.is_alive()

@@ -59,7 +59,7 @@ class Kit(Stage):
 
     def peer(self, script: Any, **options: Any) -> Any:
         """A running peer that does what the script says."""
-        options = {**OURS, **options}
+        options = {**OURS, "timeout_s": WAIT_S, **options}
         return self.enter(ScriptedPeer(script, **options))
 
     def connection(self, server: Any, **options: Any) -> Any:
@@ -82,11 +82,6 @@ def fetch(connection: Any, path: str = "/", **how: Any) -> bytes:
     connection.request("GET", path, **how)
     body: bytes = connection.getresponse().read()
     return body
-
-
-def eventually(server: Any, holds: Callable[[], bool]) -> bool:
-    """Whether it holds before long, after something that the server saw."""
-    return bool(server.wait_until(lambda _: holds(), WAIT_S))
 
 
 def threads(act: Callable[[int], None], n: int) -> list[BaseException]:

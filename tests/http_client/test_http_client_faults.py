@@ -214,7 +214,7 @@ def test_closing_while_another_thread_waits_wakes_it(kit: Kit) -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    server.wait_until(lambda seen: len(seen.requests) == 1)
+    server.wait_until(lambda seen: len(seen.requests) == 1, WAIT_S)
     connection.sock.shutdown(socket.SHUT_RDWR)
     waiting.join(WAIT_S)
     assert isinstance(seen[0], ConnectionError)

@@ -16,6 +16,7 @@ from http_client_kit import H2, Kit, Wire
 
 from hyperpool import http_client
 from hyperpool.testing import Reply, Request, pattern
+from stage import WAIT_S
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_logging_posts_its_records(kit: Kit, wire: Wire) -> None:
     where = logging.handlers.HTTPHandler(f"localhost:{server.port}", "/echo", method="POST", **options)
     where.handle(logging.makeLogRecord({"msg": "hello", "name": "ü"}))
     where.close()
-    assert server.wait_until(lambda seen: bool(seen.requests) and seen.requests[0].is_complete)
+    assert server.wait_until(lambda seen: bool(seen.requests) and seen.requests[0].is_complete, WAIT_S)
     assert server.requests[0].body_bytes > 100
 
 

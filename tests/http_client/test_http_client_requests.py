@@ -15,6 +15,7 @@ from http_client_kit import H1, H1_TLS, H2, Kit, Wire, fetch
 from hyperpool import errors, http_client
 from hyperpool.http_client.outgoing import Outgoing
 from hyperpool.testing import pattern
+from stage import WAIT_S
 
 
 def heads(server: Any) -> list[dict[str, str]]:
@@ -158,7 +159,7 @@ def test_the_head_is_seen_before_the_body_is_sent(kit: Kit, wire: Wire) -> None:
     connection.putrequest("POST", "/echo")
     connection.putheader("Content-Length", "4")
     connection.endheaders()
-    assert server.wait_until(lambda seen: len(seen.requests) == 1)
+    assert server.wait_until(lambda seen: len(seen.requests) == 1, WAIT_S)
     connection.send(b"body")
     assert connection.getresponse().read() == b"body"
 

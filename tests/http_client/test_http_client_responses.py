@@ -341,7 +341,7 @@ def held_up(kit: Kit, server: Any) -> None:
 
 
 def was_reset(server: Any) -> bool:
-    return bool(server.wait_until(lambda seen: seen.requests[0].reset_code is not None))
+    return bool(server.wait_until(lambda seen: seen.requests[0].reset_code is not None, WAIT_S))
 
 
 @pytest.mark.parametrize("letting_go", ["response.close", "connection.close", "with", "sock.shutdown"])
@@ -386,7 +386,7 @@ def test_forgetting_a_request_that_nobody_answers_resets_its_stream(kit: Kit) ->
     server = kit.server(H2)
     forgotten = http_client.HTTPSConnection("localhost", server.port, context=kit.context)
     forgotten.request("GET", "/fault/silence")
-    assert server.wait_until(lambda seen: len(seen.requests) == 1)
+    assert server.wait_until(lambda seen: len(seen.requests) == 1, WAIT_S)
     del forgotten
     gc.collect()
     assert was_reset(server)
@@ -423,4 +423,4 @@ def test_closing_the_last_object_closes_an_http1_connection(kit: Kit, wire: Wire
     one.close()
     assert fetch(other, "/bytes/3") == pattern(3)
     other.close()
-    assert server.wait_until(lambda seen: seen.connections_open == 0)
+    assert server.wait_until(lambda seen: seen.connections_open == 0, WAIT_S)

@@ -19,7 +19,7 @@ from http_client_kit import H1, H2, Kit, Wire, fetch, threads
 from hyperpool import http_client
 from hyperpool.http_client import shared
 from hyperpool.testing import CertificateAuthority, Reply, Request, pattern
-from stage import WAIT_S
+from stage import WAIT_S, opened
 
 
 def named(request: Request) -> Reply:
@@ -106,7 +106,7 @@ def test_plaintext_objects_that_ask_at_the_same_time_have_a_connection_each(kit:
     one, other = kit.connection(server), kit.connection(server)
     one.request("GET", "/")
     other.request("GET", "/")
-    assert server.wait_until(lambda seen: len(seen.requests) == 2)
+    assert server.wait_until(lambda seen: len(seen.requests) == 2, WAIT_S)
     gate.set()
     assert [each.getresponse().status for each in (one, other)] == [200, 200]
 
@@ -141,7 +141,7 @@ def test_a_connection_with_a_context_of_the_callers_own_goes_with_its_last_objec
     one.close()
     fetch(other)
     other.close()
-    assert server.wait_until(lambda seen: seen.connections_open == 0)
+    assert server.wait_until(lambda seen: seen.connections_open == 0, WAIT_S)
     assert server.connections_accepted == 1
 
 
@@ -166,7 +166,7 @@ def test_what_a_forgotten_object_left_is_closed_when_another_comes(kit: Kit) -> 
     fetch(http_client.HTTPConnection("localhost", server.port))
     gc.collect()
     fetch(kit.connection(elsewhere))
-    assert server.wait_until(lambda seen: seen.connections_open == 0)
+    assert server.wait_until(lambda seen: seen.connections_open == 0, WAIT_S)
 
 
 def test_the_pool_can_be_closed_and_comes_back(kit: Kit, wire: Wire) -> None:
@@ -300,7 +300,11 @@ def test_connecting_on_an_io_thread_is_refused(kit: Kit) -> None:
         except RuntimeError as error:
             seen.append(error)
 
-    connection.request("GET", "/")
+    # A callback of a Future that is done already would run here, where connecting is allowed.
+    gate = kit.gate()
+    server.route("/gated")(lambda request: (opened(gate), "through")[1])
+    connection.request("GET", "/gated")
     connection.sock._future.add_done_callback(on_done)
+    gate.set()
     connection.getresponse().read()
     assert len(seen) == 1

@@ -59,7 +59,7 @@ class Bench(Stage):
 
     def peer(self, script: Any, **options: Any) -> ScriptedPeer:
         """A running scripted peer."""
-        options = {**OURS, **options}
+        options = {**OURS, "timeout_s": WAIT_S, **options}
         return self.enter(ScriptedPeer(script, **options))
 
     def connection(self, way: Way, port: int, **options: Any) -> Any:

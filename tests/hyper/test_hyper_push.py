@@ -30,7 +30,7 @@ class PushingPeer:
         self._promise(conn, stream_id, 4, "/late")
         conn.data(stream_id, b"asked for", end_stream=True)
         if self.gate is not None:
-            self.gate.wait(10)
+            self.gate.wait(30)
         for promised_id, body in ((2, b"early body"), (4, b"late body")):
             conn.headers(promised_id, [(":status", "200"), ("x-pushed", "yes")])
             conn.data(promised_id, body, end_stream=True)

@@ -15,7 +15,7 @@ from hyperpool.connection_errors import NoSuchStream, StreamResetError
 from hyperpool.connection_messages import HTTPVersion
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.testing import Reply, pattern
-from stage import eventually, opened
+from stage import WAIT_S, eventually, opened
 
 
 def sent_headers(connection: Any, headers: Any) -> list[list[str]]:
@@ -378,7 +378,7 @@ def test_a_generator_runs_on_the_callers_thread_and_its_error_is_the_callers(ben
     server, connection = bench.pair(way)
     with pytest.raises(ZeroDivisionError, match="mine"):
         connection.request("POST", "/echo", body=body())
-    assert server.wait_until(lambda seen: not any(request.is_complete for request in seen.requests))
+    assert server.wait_until(lambda seen: not any(request.is_complete for request in seen.requests), WAIT_S)
 
 
 def test_after_a_body_that_broke_off_the_connection_goes_on(bench: Bench, way: Way) -> None:
@@ -536,7 +536,7 @@ def test_to_send_on_a_stream_that_was_reset_says_so(bench: Bench) -> None:
 @pytest.mark.parametrize("form", ["localhost:{}", "127.0.0.1:{}"])
 def test_the_port_may_stand_with_the_host(bench: Bench, form: str) -> None:
     server = bench.server(PRIOR)
-    with HTTP20Connection(form.format(server.port), timeout=5) as connection:
+    with HTTP20Connection(form.format(server.port), timeout=WAIT_S) as connection:
         connection.request("GET", "/bytes/1")
         assert (connection.get_response().status, connection.port) == (200, server.port)
 
@@ -631,7 +631,7 @@ def test_after_close_it_can_be_used_again(bench: Bench, way: Way) -> None:
         assert connection.request("GET", "/bytes/1") == (1 if way.gives_ids else None)
         connection.get_response().read()
         connection.close()
-    assert server.wait_until(lambda seen: (seen.connections_accepted, seen.connections_open) == (2, 0))
+    assert server.wait_until(lambda seen: (seen.connections_accepted, seen.connections_open) == (2, 0), WAIT_S)
 
 
 def test_close_may_be_called_at_any_time(bench: Bench, way: Way) -> None:
@@ -655,7 +655,7 @@ def test_a_connection_is_a_context_manager(bench: Bench, way: Way) -> None:
     with connection as same:
         same.request("GET", "/bytes/1")
         assert same.get_response().read() == pattern(1)
-    assert server.wait_until(lambda seen: seen.connections_open == 0)
+    assert server.wait_until(lambda seen: seen.connections_open == 0, WAIT_S)
 
 
 def test_a_connection_that_is_forgotten_closes_itself(bench: Bench, way: Way) -> None:
@@ -665,7 +665,7 @@ def test_a_connection_that_is_forgotten_closes_itself(bench: Bench, way: Way) ->
     connection.request("GET", "/bytes/1")
     connection.get_response().read()
     del connection
-    assert server.wait_until(lambda seen: seen.connections_open == 0)
+    assert server.wait_until(lambda seen: seen.connections_open == 0, WAIT_S)
 
 
 def test_a_connection_that_the_server_closed_is_opened_again(bench: Bench, way: Way) -> None:
@@ -727,7 +727,7 @@ def test_force_proto_speaks_http2_whatever_the_handshake_says(bench: Bench) -> N
 
 def test_plain_http1_is_spoken_without_an_offer_by_http11connection(bench: Bench) -> None:
     server = bench.server(H1_PLAIN)
-    with HTTP11Connection(f"localhost:{server.port}", timeout=5) as connection:
+    with HTTP11Connection(f"localhost:{server.port}", timeout=WAIT_S) as connection:
         connection.request("GET", "/")
         connection.get_response().read()
     assert "upgrade" not in dict(server.requests[0].headers)

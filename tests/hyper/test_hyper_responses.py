@@ -254,7 +254,7 @@ def test_a_response_without_trailers_has_an_empty_map(bench: Bench, way: Way) ->
 def test_closing_resets_what_is_still_to_come(bench: Bench, h2_way: Way) -> None:
     server, connection = bench.pair(h2_way, lambda request: Reply(body=pattern_pieces(50_000_000)))
     response_to(connection, "GET", "/").close()
-    assert server.wait_until(lambda seen: seen.requests[0].reset_code == 8)
+    assert server.wait_until(lambda seen: seen.requests[0].reset_code == 8, WAIT_S)
     assert server.connections_accepted == 1
 
 

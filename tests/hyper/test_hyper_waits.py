@@ -12,15 +12,16 @@ from hyperpool import ConnectTimeout, ReadTimeout
 from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection
 from hyperpool.connection_errors import ProxyError
 from hyperpool.testing import Reply, ScriptedConnection
-from stage import opened
+from stage import WAIT_S, in_time, opened
 
 # -- timeouts ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("timeout", [0.1, (5, 0.1)], ids=["number", "pair"])
+@pytest.mark.parametrize("timeout", [0.1, (WAIT_S, 0.1)], ids=["number", "pair"])
 def test_a_server_that_does_not_answer_is_a_timeout(bench: Bench, way: Way, timeout: Any) -> None:
     gate = bench.gate()
     _, connection = bench.pair(way, lambda request: opened(gate) or 200, timeout=timeout)
+    in_time(connection.connect)
     connection.request("GET", "/")
     with pytest.raises(ReadTimeout) as caught:
         connection.get_response()
@@ -34,9 +35,13 @@ def test_a_pause_in_a_body_is_a_timeout(bench: Bench, way: Way) -> None:
         yield b"begin"
         opened(gate)
 
-    _, connection = bench.pair(way, lambda request: Reply(body=body()), timeout=0.1)
-    connection.request("GET", "/")
-    response = connection.get_response()
+    _, connection = bench.pair(way, lambda request: Reply(body=body()), timeout=(WAIT_S, 0.1))
+
+    def begun() -> Any:
+        connection.request("GET", "/")
+        return connection.get_response()
+
+    response = in_time(begun)
     with pytest.raises(ReadTimeout):
         response.read()
 
@@ -121,7 +126,7 @@ def test_a_secure_connection_goes_through_a_tunnel(bench: Bench, way: Way) -> No
 def test_a_plain_connection_is_forwarded(bench: Bench, way: Way) -> None:
     proxy = Proxy(0)
     host = f"127.0.0.1:{bench.peer(proxy, tls=False).port}"
-    connection = HTTPConnection("a.test", proxy_host=host, proxy_headers=[("X-Proxy", "told")], timeout=5)
+    connection = HTTPConnection("a.test", proxy_host=host, proxy_headers=[("X-Proxy", "told")], timeout=WAIT_S)
     with connection:
         connection.request("GET", "/x?y")
         assert connection.get_response().read() == b"forwarded"

@@ -27,7 +27,7 @@ from stress.servers import find_program
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 THREADS = 32
-START_S = 20.0
+START_S = 45.0
 PORT_TRIES = 5
 
 AUTHORITY = CertificateAuthority()
@@ -175,10 +175,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
+        process.wait(30)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(5)
+    process.wait(30)
 
 
 def over_tls(command: Any) -> Command:

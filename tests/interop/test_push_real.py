@@ -134,7 +134,7 @@ def test_pushes_that_nobody_takes_do_not_exhaust_the_connection(pushing: Served)
 
 
 def test_a_real_server_goes_on_in_http2(plain_port: int) -> None:
-    with HTTPConnection("localhost", plain_port, timeout=10) as connection:
+    with HTTPConnection("localhost", plain_port, timeout=30) as connection:
         assert connection.request("GET", "/bytes/100") is None
         response = connection.get_response()
         assert (response.version, response.read()) == (HTTPVersion.http20, pattern(100))
@@ -142,13 +142,13 @@ def test_a_real_server_goes_on_in_http2(plain_port: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 1_048_576])
 def test_a_body_of_any_size_arrives_with_the_upgrade(plain_port: int, size: int) -> None:
-    with HTTPConnection("localhost", plain_port, timeout=10) as connection:
+    with HTTPConnection("localhost", plain_port, timeout=30) as connection:
         connection.request("GET", f"/bytes/{size}")
         assert connection.get_response().read() == pattern(size)
 
 
 def test_later_requests_have_ids_and_share_the_connection(plain_port: int) -> None:
-    with HTTPConnection("localhost", plain_port, timeout=10) as connection:
+    with HTTPConnection("localhost", plain_port, timeout=30) as connection:
         connection.request("GET", "/bytes/1")
         connection.get_response().read()
         ids = [connection.request("GET", "/bytes/65536") for _ in range(10)]
@@ -157,6 +157,6 @@ def test_later_requests_have_ids_and_share_the_connection(plain_port: int) -> No
 
 
 def test_prior_knowledge_works_too(plain_port: int) -> None:
-    with HTTP20Connection("localhost", plain_port, timeout=10) as connection:
+    with HTTP20Connection("localhost", plain_port, timeout=30) as connection:
         assert connection.request("GET", "/bytes/1") == 1
         assert connection.get_response().read() == pattern(1)

@@ -293,6 +293,19 @@ class TestReceiveWindows:
         pair.meet()
         assert len(pair.of(h2.events.WindowUpdated)) == before
 
+    @pytest.mark.parametrize(("each", "sizes"), [(False, [7]), (True, [3, 4])])
+    def test_frames_that_come_together_are_one_piece_unless_each_is_wanted(
+        self, pair: Pair, each: bool, sizes: list[int]
+    ) -> None:
+        stream_id = pair.request()
+        if each:
+            pair.client.hear_each_frame()
+        pair.server.send_headers(stream_id, OK)
+        for piece in (b"abc", b"defg"):
+            pair.server.send_data(stream_id, piece)
+        heard = pair.to_client()[1:]
+        assert [event.flow_bytes for event in heard if isinstance(event, events.Data)] == sizes
+
     def test_padding_counts(self, pair: Pair) -> None:
         """L7, RFC 9113 6.9.1: it costs the windows what it costs the wire."""
         stream_id = pair.request()
@@ -320,7 +333,7 @@ class TestReceiveWindows:
         stream_id = pair.request()
         pair.server.send_headers(stream_id, OK)
         flood = frame(DATA, stream_id, bytes(16_384)) * 4
-        assert len(pair.to_client(flood)) == 4  # the head, and three of four frames
+        assert pair.to_client(flood)[1:] == [events.Data(stream_id, bytes(3 * 16_384), 3 * 16_384)]
         assert isinstance(pair.client.failure, RemoteProtocolError)
         assert pair.goaway_code() == h2.errors.ErrorCodes.FLOW_CONTROL_ERROR
 

@@ -281,3 +281,8 @@ def test_a_window_that_is_wider_than_the_bound_stays() -> None:
     ledger = ReceiveLedger(100_000)
     assert ledger.widen(70_000) == 0
     assert ledger.window_bytes == 100_000
+
+
+def test_a_window_is_widened_to_what_is_wanted_within_its_bound() -> None:
+    widened = [ReceiveLedger(100_000).widen(1_000_000, wanted) for wanted in (50_000, 500_000, 2_000_000)]
+    assert widened == [300_000, 400_000, 900_000]

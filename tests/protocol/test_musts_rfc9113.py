@@ -52,6 +52,7 @@ from test_hostile_http2 import (
     u32,
 )
 
+from hyperpool.errors import LocalProtocolError
 from hyperpool.protocol import events
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.fields import prepare_head
@@ -163,6 +164,18 @@ BREAKS_PUSHES: dict[str, tuple[bytes, int]] = {
         PROTOCOL_ERROR,
     ),
     "9113-6.6 a promise of three bytes": (frame(PUSH_PROMISE, ASKED, b"\0\0\0", flags=END_HEADERS), FRAME_SIZE_ERROR),
+    "9113-5.1 DATA on a promised stream that has no head yet": (
+        promise(ASKED, 2) + frame(DATA, 2, b"x"),
+        PROTOCOL_ERROR,
+    ),
+    "9113-5.1 DATA that is empty, and ends a promised stream before its head": (
+        promise(ASKED, 2) + frame(DATA, 2, flags=END_STREAM),
+        PROTOCOL_ERROR,
+    ),
+    "9113-5.1 WINDOW_UPDATE on a promised stream that has no head yet": (
+        promise(ASKED, 2) + frame(WINDOW_UPDATE, 2, u32(5)),
+        PROTOCOL_ERROR,
+    ),
     "9113-4.3 a promise that cannot be decoded": (promise(ASKED, 2, b"\x80"), COMPRESSION_ERROR),
 }
 
@@ -182,13 +195,6 @@ def test_a_server_that_breaks_it_is_left_with_the_code_of_the_rfc(must: str) -> 
 @pytest.mark.parametrize("must", BREAKS_PUSHES)
 def test_a_server_that_breaks_it_with_a_push_is_left_too(must: str) -> None:
     breaks(*BREAKS_PUSHES[must], push=True)
-
-
-def test_9113_5_1_data_on_a_promised_stream_without_a_head_is_refused() -> None:
-    """The RFC asks for the connection; h2 breaks the stream alone, and nothing of it is heard."""
-    heard, failure, said = outcome(session(push=True), promise(ASKED, 2) + frame(DATA, 2, b"x") + GOOD_ANSWER)
-    assert [event for event in heard if isinstance(event, events.Data)] == [events.Data(ASKED, b"abc", 3)]
-    assert (failure, resets(said)) == ("None", [(2, STREAM_CLOSED)])
 
 
 # By name: bytes behind which the same connection still gives a good answer.
@@ -438,6 +444,13 @@ class TestWhatWeSend:
         request = RequestHead(b"OPTIONS", b"https", b"a.test", b"*", ())
         assert dict(written(request))[":path"] == "*"
 
+    @pytest.mark.parametrize("url", ["https://a.test/", "http://a.test:8080/"])
+    def test_9113_8_5_connect_is_never_written(self, url: str) -> None:
+        """A tunnel is no request (no :scheme, no :path, no end): its method is refused before there is a head."""
+        with pytest.raises(LocalProtocolError, match="opens a tunnel") as caught:
+            request_head(url, "CONNECT")
+        assert caught.value.origin == url.rstrip("/") and caught.value.processed == "no"
+
     def test_9113_8_6_no_upgrade_is_offered(self) -> None:
         assert not {"upgrade", "http2-settings"} & {name for name, _ in written(request_head())}
 
@@ -492,6 +505,8 @@ HELD: dict[str, tuple[str, str]] = {
     "9113-8.2.2 connection fields": ("test_hostile_http2.py", "M5 8.2.2 connection"),
     "9113-8.3 pseudo-headers": ("test_hostile_http2.py", "M1 8.3 an unknown pseudo-header"),
     "9113-8.3.2 one status": ("test_hostile_http2.py", "M1 8.3.2 two statuses"),
+    "9113-8.5 CONNECT, over both versions": ("../client/test_client_methods.py", '["CONNECT", "connect"]'),
+    "9113-8.5 CONNECT through a proxy": ("../engine/test_tunnel.py", "test_a_tunnel_is_asked_for_by_host_and_port"),
     "9113-8.6 no 101": ("test_hostile_http2.py", "M3 8.6 101"),
     "9113-8.7 what may be sent again": ("../client/test_client_retry_rules.py", "REFUSED_STREAM"),
     "9113-9.2.1 no renegotiation": ("../client/test_client_tls_faults.py", "renegotiat"),

@@ -8,7 +8,9 @@ A model makes its own objects, which are the real classes; only what would be a 
 that wake a selector, and the selector. Next to each model stands one with a planted bug, and a test that the search
 finds it: a search that finds nothing in a broken class says nothing about a whole one.
 
-HYPERPOOL_SCHEDULES_S: seconds of search for each model, 0.8 by default. HYPERPOOL_SCHEDULES_SEED: where to begin.
+HYPERPOOL_SCHEDULES_S: seconds of search for each model, 0.8 by default. HYPERPOOL_SCHEDULES: how many schedules each
+model gets at least, however long that takes (`pytest --timeout=0`); `pytest -rP` shows how many there were.
+HYPERPOOL_SCHEDULES_SEED: where to begin.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ interleave = pytest.importorskip(
 )
 
 SEARCH_S = float(os.environ.get("HYPERPOOL_SCHEDULES_S", "0.8"))
+AT_LEAST = int(os.environ.get("HYPERPOOL_SCHEDULES", "1"))
 FIRST_SEED = int(os.environ.get("HYPERPOOL_SCHEDULES_SEED", "1"))
 # A planted bug that takes longer counts as not found. All are found within a second on a machine that is not busy.
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 # Two that choose at each step, and one that goes through all schedules with few switches, for as long as there are any.
 _STRATEGIES = ("random", "pct", "dfs")
 _AT_A_TIME = 10
@@ -51,18 +54,18 @@ Model = Callable[[], object]
 _now = time.monotonic
 
 
-def search(model: Model, **how: Any) -> int:
-    """Run the model under schedules until the time is up; how many. Raises what went wrong, with its seed."""
+def search(model: Model, **how: Any) -> None:
+    """Run the model under schedules until the time is up, and show how many. Raises what went wrong, with its seed."""
     # A collection may come at any allocation, also inside the scheduler, and finalizers of ours take locks that are
     # modelled: the thread would wait for itself.
     gc.disable()
     try:
-        return _search(model, **how)
+        print(_search(model, **how), "schedules")
     finally:
         gc.enable()
 
 
-def _search(model: Model, *, granularity: str = "opcode", within_s: float = SEARCH_S) -> int:
+def _search(model: Model, *, granularity: str = "opcode", within_s: float = SEARCH_S, at_least: int = AT_LEAST) -> int:
     until_at, schedules = _now() + within_s, 0
     all_of_them = interleave.DFSStrategy(max_preemptions=2)
     for seed in range(FIRST_SEED, sys.maxsize):
@@ -74,10 +77,10 @@ def _search(model: Model, *, granularity: str = "opcode", within_s: float = SEAR
             strategy=all_of_them if strategy == "dfs" else strategy,
             granularity=granularity,
             include=[str(path) for path in _SWITCHED],
-            timeout=20.0,
+            timeout=60.0,
         )
         schedules += result.schedules_run
-        if _now() > until_at:
+        if _now() > until_at and schedules >= at_least:
             break
     return schedules
 
@@ -85,7 +88,7 @@ def _search(model: Model, *, granularity: str = "opcode", within_s: float = SEAR
 def finds(model: Model, **how: Any) -> Exception | None:
     """What the search says of a model with a planted bug; None where it finds nothing."""
     try:
-        search(model, within_s=PATIENCE_S, **how)
+        search(model, within_s=PATIENCE_S, at_least=1, **how)
     except interleave.InterleaveError as error:
         found: Exception = error
         return found

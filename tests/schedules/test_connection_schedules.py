@@ -341,22 +341,22 @@ class Lock:
 
 
 def work_and_forks(kind: type[ForkGate] = ForkGate) -> None:
-    gate, lock = kind(), Lock()
+    # One for each worker: both may be inside at once, and what one leaves must not depend on the other.
+    gate, locks = kind(), [Lock(), Lock()]
 
-    def work() -> None:
+    def work(lock: Lock) -> None:
         with gate:
             lock.held = True
-            spawned_at = lock.held
-            lock.held = not spawned_at
+            lock.held = False
 
     def fork() -> None:
         gate.close()
         try:
-            assert not lock.held, "forked while somebody was at work"
+            assert not any(lock.held for lock in locks), "forked while somebody was at work"
         finally:
             gate.open()
 
-    together(work, fork, work)
+    together(lambda: work(locks[0]), fork, lambda: work(locks[1]))
     assert not gate._inside and not gate._forks
 
 

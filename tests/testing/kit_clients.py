@@ -14,7 +14,7 @@ import h2.events
 
 from hyperpool.testing import Server
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 45.0
 
 
 def trusting(ca_pem: bytes, *alpn: str) -> ssl.SSLContext:

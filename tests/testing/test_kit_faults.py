@@ -71,7 +71,7 @@ def test_goaway_lets_open_streams_finish_and_then_closes() -> None:
     release = threading.Event()
     with Server(lambda request: release.wait(TIMEOUT_S) and "done") as server, H2Client(server) as peer:
         first = peer.request("/")
-        assert server.wait_until(lambda server: len(server.requests) == 1)
+        assert server.wait_until(lambda server: len(server.requests) == 1, TIMEOUT_S)
         server.goaway()
         event = peer.wait(h2.events.ConnectionTerminated)
         assert (event.error_code, event.last_stream_id) == (0, first)
@@ -85,7 +85,7 @@ def test_goaway_drops_streams_beyond_its_last() -> None:
     release = threading.Event()
     with Server(lambda request: release.wait(TIMEOUT_S) and "done") as server, H2Client(server) as peer:
         first, second = peer.request("/"), peer.request("/")
-        assert server.wait_until(lambda server: len(server.requests) == 2)
+        assert server.wait_until(lambda server: len(server.requests) == 2, TIMEOUT_S)
         server.goaway(last_stream_id=first)
         peer.wait(h2.events.ConnectionTerminated)
         peer.h2.state_machine.state = type(peer.h2.state_machine.state).CLIENT_OPEN

@@ -63,7 +63,7 @@ def test_what_a_client_wrote_is_counted_after_tls() -> None:
         raw = socket.create_connection(("127.0.0.1", peer.port), TIMEOUT_S)
         with trusting(peer.ca_pem).wrap_socket(raw, server_hostname="localhost") as sock:
             sock.sendall(b"12345")
-        assert peer.wait_done()
+        assert peer.wait_done(timeout_s=TIMEOUT_S)
         assert peer.received == 5
 
 
@@ -71,7 +71,7 @@ def test_a_refused_certificate_leaves_nothing_received() -> None:
     with ScriptedPeer(lambda conn: conn.drain() and None) as peer:
         with pytest.raises(httpx.ConnectError):
             httpx.get(peer.url(), verify=trusting(CertificateAuthority().ca_pem), trust_env=False)
-        assert peer.wait_done()
+        assert peer.wait_done(timeout_s=TIMEOUT_S)
         assert (peer.received, len(peer.handshake_errors)) == (0, 1)
 
 
@@ -101,7 +101,7 @@ def test_an_abort_is_a_tcp_reset() -> None:
 def test_a_script_that_waits_for_nothing_fails_instead_of_hanging() -> None:
     with ScriptedPeer(lambda conn: conn.recv() and None, tls=False, timeout_s=0.05) as peer:
         with socket.create_connection(("127.0.0.1", peer.port), TIMEOUT_S):
-            assert peer.wait_done()
+            assert peer.wait_done(timeout_s=TIMEOUT_S)
     assert isinstance(peer.errors[0], TimeoutError)
 
 

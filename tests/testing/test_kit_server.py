@@ -158,7 +158,7 @@ def test_a_client_that_does_not_trust_is_recorded_apart() -> None:
     with Server() as server:
         with pytest.raises(httpx.ConnectError):
             httpx.get(server.url(), verify=trusting(CertificateAuthority().ca_pem), trust_env=False)
-        assert server.wait_until(lambda server: server.connections_open == 0)
+        assert server.wait_until(lambda server: server.connections_open == 0, TIMEOUT_S)
         assert (len(server.handshake_errors), server.errors, server.requests) == (1, [], [])
 
 
@@ -167,14 +167,14 @@ def test_client_certificates_can_be_demanded() -> None:
     with Server(authority=authority, client_ca_pem=authority.ca_pem) as server:
         with pytest.raises((httpx.NetworkError, httpx.RemoteProtocolError)):
             httpx.get(server.url(), verify=trusting(server.ca_pem), trust_env=False)
-        assert server.wait_until(lambda server: len(server.handshake_errors) == 1)
+        assert server.wait_until(lambda server: len(server.handshake_errors) == 1, TIMEOUT_S)
 
 
 def test_broken_http2_is_recorded_as_an_error() -> None:
     with Server(tls=False) as server, H2Client(server) as peer:
         peer.sock.sendall(b"\x00\x00\x00\x01\x05\x00\x00\x00\x00")  # HEADERS on stream 0
         assert peer.read_to_end()
-        assert server.wait_until(lambda server: len(server.errors) == 1)
+        assert server.wait_until(lambda server: len(server.errors) == 1, TIMEOUT_S)
 
 
 def test_more_streams_than_granted_are_recorded_as_an_error() -> None:
@@ -185,7 +185,7 @@ def test_more_streams_than_granted_are_recorded_as_an_error() -> None:
             peer.h2.remote_settings.acknowledge()
             peer.request("/")
             peer.request("/")
-            assert server.wait_until(lambda server: bool(server.errors))
+            assert server.wait_until(lambda server: bool(server.errors), TIMEOUT_S)
             assert "streams" in str(server.errors[0]).lower()
 
 
@@ -201,7 +201,7 @@ def test_a_client_reset_frees_the_handler_and_is_recorded() -> None:
 
     with Server(handler) as server, H2Client(server) as peer:
         stream_id = peer.request("/", method="POST", end_stream=False)
-        assert server.wait_until(lambda server: len(server.requests) == 1)
+        assert server.wait_until(lambda server: len(server.requests) == 1, TIMEOUT_S)
         peer.h2.reset_stream(stream_id, 8)
         peer.flush()
         assert freed.wait(TIMEOUT_S)
@@ -222,7 +222,9 @@ def test_close_leaves_no_thread_and_no_socket(in_thread) -> None:
             other.request("/chunked/100000000")
             socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S).close()
             with socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S):
-                assert server.wait_until(lambda server: len(server.requests) == 3 and server.connections_accepted == 4)
+                assert server.wait_until(
+                    lambda server: len(server.requests) == 3 and server.connections_accepted == 4, TIMEOUT_S
+                )
                 server.close()
         server.close()
     assert (threading.active_count(), open_files(), server.connections_open) == (threads, files, 0)
