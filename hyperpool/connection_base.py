@@ -103,7 +103,7 @@ class Connection:
         self._timeout = _as_timeout(timeout)
         self._limits = _limits(window_manager)
         tls = TlsSettings(True if ssl_context is None else ssl_context)
-        way["upgrade"] = self.may_upgrade and not self.secure
+        way |= {"upgrade": self.may_upgrade and not self.secure, "each_frame": True}
         self._route = Route(self._origin(), tls, proxy=self._proxy(), window_manager=window_manager, **way)
         self._lock = threading.Lock()
         self._session: _Session | None = None

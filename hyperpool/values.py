@@ -328,6 +328,7 @@ class Route:
     upgrade: on ``http://``, ask an HTTP/1.1 server to go on in HTTP/2 (h2c, RFC 7540 3.2).
     force_http2: speak HTTP/2 over TLS whatever ALPN chose.
     push: let the server push (RFC 9113 8.4). window_manager: a class that decides about credit (`hyperpool.window`).
+    each_frame: pieces of a body are the frames that the server made, not what came together.
     uds: the path of a Unix socket to connect to, whatever host and port are. source_address: the local address and
     port to connect from. socket_options: (level, option, value) each, set on every TCP socket before it connects.
     """
@@ -341,6 +342,7 @@ class Route:
     force_http2: bool = False
     push: bool = False
     window_manager: type | None = None
+    each_frame: bool = False
     uds: str | None = None
     source_address: tuple[str, int] | None = None
     socket_options: tuple[tuple[int, int, int | bytes], ...] = ()

@@ -96,7 +96,7 @@ class _Transfers:
 
 def transfers(scenario: Scenario, job: Job, peer: Any) -> Measured:
     """Large bodies, down or up, one after another; over a long line one alone, on a connection that is fresh."""
-    protocol = peer.protocol if isinstance(peer, Tcp) else "h2" if peer.get(job.probe_url) else "h1"
+    protocol = peer.protocol if isinstance(peer, Tcp) else "h2" if peer.get(job.probe_url or job.url) else "h1"
     run, lane = _Transfers(job), Lane()
     with tempfile.TemporaryDirectory(prefix="hyperpool-bench-") as folder:
         source = Path(folder) / "source"

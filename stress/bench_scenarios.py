@@ -14,6 +14,7 @@ from stress.bench_values import BODY_BYTES
 BIG_BYTES = 100_000_000
 HUGE_BYTES = 1_000_000_000
 ROUND_TRIP_S = 0.050
+LINE_MBIT = 1_000
 MANY_ORIGINS = 1_000
 REQUESTS_PER_ORIGIN = 4
 
@@ -38,7 +39,9 @@ class Where(Enum):
     NGINX_H2 = "nginx"
     NGINX_H1 = "nginx-h1"
     NGHTTPD = "nghttpd"
-    FAR = "nginx, 50 ms away"
+    NGHTTPD_UP = "nghttpd, wide windows"
+    FAR = "nginx, 50 ms away on a line of 1 Gbit/s"
+    FAR_OPEN = "nginx, 50 ms away"
     ORIGINS = "nginx, many origins"
     NOBODY = ""
 
@@ -149,10 +152,26 @@ SCENARIOS = (
         size_bytes=BIG_BYTES,
     ),
     Scenario(
+        key="up-h2-nghttpd",
+        title="100 MB up, h2, from a file, to nghttpd (frames of 16 KiB)",
+        kind=Kind.UP,
+        where=Where.NGHTTPD_UP,
+        clients=("hyperpool", "httpcore", "httpx", "niquests", *_NATIVE),
+        size_bytes=BIG_BYTES,
+    ),
+    Scenario(
         key="rtt50",
-        title="100 MB down over a round trip of 50 ms, h2, a connection that has carried one small response",
+        title="100 MB down, h2, 1 Gbit/s and a round trip of 50 ms, on a connection that has carried one response",
         kind=Kind.FAR,
         where=Where.FAR,
+        clients=("tcp", *_BULK),
+        size_bytes=BIG_BYTES,
+    ),
+    Scenario(
+        key="rtt50-open",
+        title="The same over a round trip of 50 ms alone, at whatever rate",
+        kind=Kind.FAR,
+        where=Where.FAR_OPEN,
         clients=("tcp", *_BULK),
         size_bytes=BIG_BYTES,
     ),

@@ -15,7 +15,7 @@ from typing import Any
 
 from stress import servers
 from stress.bench_delay import delayed
-from stress.bench_scenarios import ROUND_TRIP_S, Kind, Scenario, Where
+from stress.bench_scenarios import LINE_MBIT, ROUND_TRIP_S, Kind, Scenario, Where
 from stress.bench_values import BODY_BYTES
 from stress.servers import Served
 
@@ -42,7 +42,8 @@ class Place:
         self._put(BODY_BYTES, size_bytes)
         path = f"/bytes/{BODY_BYTES if scenario.kind is Kind.SLOW else size_bytes}"
         if scenario.kind is Kind.UP:
-            path = "/uploads/big"
+            # nghttpd takes a body anywhere.
+            path = "/swallow" if self.has_probe else f"/bytes/{BODY_BYTES}"
         return {
             "url": origin + path,
             "probe_url": f"{origin}/probe" if self.has_probe else "",
@@ -88,7 +89,10 @@ class Places:
             Where.NGINX_H2: lambda: _nginx(h2=True),
             Where.NGINX_H1: lambda: _nginx(h2=False),
             Where.NGHTTPD: _nghttpd,
-            Where.FAR: _far,
+            # Its own windows of 64 KiB would be what is measured.
+            Where.NGHTTPD_UP: lambda: _nghttpd(echo=False, options=("-w30", "-W30")),
+            Where.FAR: lambda: _far(rate_mbit=LINE_MBIT),
+            Where.FAR_OPEN: lambda: _far(rate_mbit=0),
             Where.ORIGINS: lambda: _many(self._origins),
         }
         return starts[where]()
@@ -101,18 +105,21 @@ def _nginx(*, h2: bool) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def _nghttpd() -> Iterator[Place]:
-    with servers.nghttpd() as served:
+def _nghttpd(**how: Any) -> Iterator[Place]:
+    with servers.nghttpd(**how) as served:
         yield Place(served, served.port, has_probe=False)
 
 
 @contextlib.contextmanager
-def _far() -> Iterator[Place]:
-    """nginx behind the delay: over TLS, and as a plain stream for what one TCP connection carries there."""
+def _far(*, rate_mbit: float) -> Iterator[Place]:
+    """nginx behind the long line: over TLS, and as a plain stream for what one TCP connection carries there."""
     plain = f"127.0.0.1:{_free_ports(1)[0]}"
     with (
         servers.nginx(directives=f"listen {plain}; {_PROBE}") as served,
-        delayed(f"127.0.0.1:{served.port}", plain, delay_s=ROUND_TRIP_S / 2) as (port, plain_port),
+        delayed(f"127.0.0.1:{served.port}", plain, delay_s=ROUND_TRIP_S / 2, rate_mbit=rate_mbit) as (
+            port,
+            plain_port,
+        ),
     ):
         yield Place(served, port, plain_port=plain_port)
 

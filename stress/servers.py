@@ -30,6 +30,7 @@ from hyperpool.testing.paths import pattern
 
 SIZES = (0, 1, 100, 1_000, 1_024, 10_000, 16_384, 65_536, 100_000, 262_144, 1_048_576)
 ECHO_BYTES = 4 << 20
+SWALLOW_BYTES = 128 << 20
 
 # A start takes 30 ms; a loaded machine may need a hundred times as long.
 START_S = 10.0
@@ -180,6 +181,13 @@ def _nginx_config(folder: Path, root: Path, settings: str, *, master: bool) -> s
                     sub_filter_types *;
                     sub_filter X $request_body;
                 }}
+                # A body is taken whole, into memory, and forgotten.
+                location = /swallow {{
+                    client_body_buffer_size {SWALLOW_BYTES};
+                    proxy_pass_request_body off;
+                    proxy_set_header Content-Length "";
+                    proxy_pass http://unix:{folder}/letter.sock:/;
+                }}
                 location = /too-large {{
                     client_max_body_size 1k;
                     proxy_pass http://unix:{folder}/letter.sock:/;
@@ -203,10 +211,12 @@ def nghttpd(
     sizes: Sequence[int] = (),
     max_concurrent_streams: int = 100,
     options: Sequence[str] = (),
+    echo: bool = True,
 ) -> Iterator[Served]:
     """nghttp2's server over TLS: HTTP/2 alone.
 
-    ``options``: further ones of its command line, such as ``["--padding=100"]``. Raises ServerMissing, StartFailed.
+    ``echo``: what is uploaded comes back; else it is forgotten. ``options``: further ones of its command line, such as
+    ``["--padding=100"]``. Raises ServerMissing, StartFailed.
     """
     program = find_program("nghttpd", package="nghttp2-server")
     with folder_and_tree(root, sizes) as (folder, served_root):
@@ -214,7 +224,7 @@ def nghttpd(
         def command(port: int) -> Sequence[str]:
             settings = ["--address=127.0.0.1", f"--htdocs={served_root}", f"-m{max_concurrent_streams}"]
             pair = [str(folder / "server.key"), str(folder / "server.pem")]
-            return [program, *settings, "--echo-upload", *options, str(port), *pair]
+            return [program, *settings, *["--echo-upload"] * echo, *options, str(port), *pair]
 
         yield from run("nghttpd", folder, served_root, command)
 

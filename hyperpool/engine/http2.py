@@ -20,9 +20,9 @@ from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError,
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, State
 from hyperpool.protocol import events, h2_codec
-from hyperpool.protocol.response_fields import declared_bytes, promised_request
 from hyperpool.protocol.h2_codec import H2Codec
 from hyperpool.protocol.ledger import ManagedLedger, ReceiveLedger
+from hyperpool.protocol.response_fields import declared_bytes, promised_request
 
 if TYPE_CHECKING:
     from hyperpool.engine.transport import Transport
@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 SHORT_ROUND_TRIP_S = 0.002
 # Whose half a window is read within this many round trips is held back by the window.
 WIDEN_WITHIN_ROUND_TRIPS = 2
+# Credit goes back by halves of a window: with less than two round trips' bytes the peer would stop now and then.
+WIDEN_FOR_ROUND_TRIPS = 3
 WIDEST = 16
+# What an upload sends at a time: a piece of a file (`source.FILE_PIECE_BYTES`). A server that takes frames of 16 MiB
+# does not get them, or a RST_STREAM would queue behind that much.
+TURN_BYTES = 112 << 10
+# So many frames of 16 KiB, from an upload without company: one at a time took half as much CPU again.
+FRAMES_ALONE = 7
 
 
 class _Stream:
@@ -69,6 +76,8 @@ class Http2Connection(Connection):
         self, transport: Transport, host: Host, limits: Limits, route: Route, *, codec: H2Codec | None = None
     ) -> None:
         self._h2 = codec or H2Codec(limits, push=route.push)
+        if route.each_frame or route.window_manager is not None:
+            self._h2.hear_each_frame()
         super().__init__(transport, self._h2, host, limits, route)
         self._streams: dict[int, _Stream] = {}
         self._pushed = 0
@@ -173,7 +182,7 @@ class Http2Connection(Connection):
             self._fail(stream.exchange, failed)
 
     def pump(self) -> None:
-        """One frame of each upload in turn, until windows, uploads or the backlog say stop."""
+        """One frame of each upload in turn, more of one alone, until windows, uploads or the backlog say stop."""
         room_bytes, unsent_bytes = BACKLOG_BYTES - self.transport.backlog_bytes, 0
         while self._uploads and room_bytes > 0:
             size = self._send_piece(self._uploads.popleft())
@@ -186,7 +195,8 @@ class Http2Connection(Connection):
     def _send_piece(self, stream: _Stream) -> int:
         if self._streams.get(stream.stream_id) is not stream:
             return 0
-        capacity = self._h2.send_capacity(stream.stream_id)
+        frames = 1 if self._uploads else FRAMES_ALONE
+        capacity = min(self._h2.send_capacity(stream.stream_id, frames), TURN_BYTES)
         piece = stream.exchange.take_upload(max(capacity, 0))
         if piece.failure is not None:
             self._drop(stream.stream_id, h2_codec.CANCEL)
@@ -411,12 +421,13 @@ class Http2Connection(Connection):
             self._break_off(stream, h2_codec.CANCEL, error)
             return
         if credit:
-            self._h2.grant(credit + self._more_for(stream), stream.stream_id)
+            self._h2.grant(credit + self._more_for(stream, credit), stream.stream_id)
 
-    def _more_for(self, stream: _Stream) -> int:
+    def _more_for(self, stream: _Stream, read_bytes: int) -> int:
         """What a window grows by whose half was read so soon that the round trip must be what holds the peer back.
 
-        It ends between four and sixteen times what is under way in a round trip.
+        To what would be read in a few round trips at this pace, and at least four times: a pace that is held back says
+        little. By four alone, 100 MB over 1 Gbit/s and 50 ms lose a second round trip (docs/performance.md).
         """
         now = self.host.now
         since_s, stream.credited_at = now - stream.credited_at, now
@@ -426,7 +437,7 @@ class Http2Connection(Connection):
         if not 0 < since_s < soon_s or self.route.window_manager is not None:
             return 0
         most_bytes = self.limits.max_stream_window_bytes or WIDEST * self.limits.stream_window_bytes
-        return stream.ledger.widen(most_bytes)
+        return stream.ledger.widen(most_bytes, int(read_bytes * WIDEN_FOR_ROUND_TRIPS * round_trip_s / since_s))
 
     def _grant_connection(self) -> None:
         try:

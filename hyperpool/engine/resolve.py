@@ -22,7 +22,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool.errors import HyperpoolError, InvalidURL, NameResolutionError
@@ -36,6 +36,10 @@ NEGATIVE_TTL_S = 1.0
 
 # Names kept at once, least recently used out first: as many as `Limits.max_origins`, at about 1 KiB each.
 MAX_NAMES = 1_024
+
+# Taken of what a program's own resolver gives for one name, which may be a generator without an end. A dial begins with
+# one in 250 ms: half as many would last for half a minute.
+MAX_ADDRESSES = 256
 
 _NO_SUCH_NAME = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 
@@ -171,7 +175,8 @@ class Resolver:
     def _addresses(self, host: str, port: int) -> list[Address]:
         name = host if is_address(host) else ascii_name(host)
         if self._own is not None:
-            return list(dict.fromkeys(as_address(one, port) for one in self._own(name, port)))
+            given = islice(self._own(name, port), MAX_ADDRESSES)
+            return list(dict.fromkeys(as_address(one, port) for one in given))
         ask = self._getaddrinfo or socket.getaddrinfo
         found = ask(name, port, type=socket.SOCK_STREAM)
         return interleave(Address(family, sockaddr) for family, _, _, _, sockaddr in found)

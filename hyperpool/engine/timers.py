@@ -2,8 +2,8 @@
 
 Most timers never fire: an exchange is done long before its deadline. So an owner has at most one live entry, its
 progress costs no timer operation at all (the deadline is read anew when the entry comes up), and entries of finished
-owners are swept when they are half of the heap. Until then such an entry is empty: what has finished, with all that it
-holds, is not kept by an instant that nobody waits for any more.
+owners are swept when they are half of the heap, or all of it: an idle loop keeps none and sleeps on. Until then such
+an entry is empty: what has finished, with all that it holds, is not kept by an instant that nobody waits for any more.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Timers(Generic[T]):
         """The owner is done."""
         if owner.timer_at != NEVER:
             self._empty(owner)
-            if self._stale * 2 > len(self._heap) > _SWEEP_FROM:
+            if not self._entries or self._stale * 2 > len(self._heap) > _SWEEP_FROM:
                 self._sweep()
 
     def next_at(self) -> float:

@@ -16,6 +16,13 @@ from hyperpool.errors import ConnectionLost, HyperpoolError
 # rest of a large body (docs/performance.md). Halved, a large body takes 15 % more CPU.
 RECV_BYTES = 112 << 10
 
+# glibc's malloc does so until it has seen a larger block freed, and then keeps blocks of up to that size, and twice as
+# much at the end of each arena (mallopt(3), M_MMAP_THRESHOLD, M_TRIM_THRESHOLD): here, what an unread megabyte and the
+# buffers around it need. OpenSSL's buffers, and bytearrays that grow, cannot all be small: without this line an upload
+# met 630 page faults and 3,300 us of CPU for each MB in one process, and none and 1,400 us in the next. The block is
+# never touched, so it costs nothing. Other kinds of malloc do not mind.
+bytes(2 << 20)
+
 
 class Tls(Protocol):
     """What a transport needs of TLS (see `protocol.tls`)."""

@@ -101,17 +101,16 @@ class H2Codec:
         return self._machine.send_request(head_fields_for_h2(head), end=end)
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
-        """Send one DATA frame, of no more than `send_capacity` bytes."""
-        self._machine.send_piece(stream_id, data, end=end)
-        self._guard.data_frames += 1
+        """Send no more than `send_capacity` bytes, in DATA frames."""
+        self._guard.data_frames += self._machine.send_piece(stream_id, data, end=end)
 
     def trail(self, stream_id: int, fields: ours.Fields) -> None:
         """End a body with trailers (RFC 9113 8.1), which no window bounds."""
         self._machine.send_headers(stream_id, fields, end_stream=True)
 
-    def send_capacity(self, stream_id: int) -> int:
-        """Bytes that one DATA frame of this stream may carry now; 0 or less while a window is shut (RFC 9113 6.9.2)."""
-        return self._machine.capacity(stream_id)
+    def send_capacity(self, stream_id: int, frames: int = 1) -> int:
+        """Bytes that so many DATA frames of this stream may carry now (RFC 9113 6.9.2); 0 or less: none."""
+        return self._machine.capacity(stream_id, frames)
 
     def reset(self, stream_id: int, code: int) -> None:
         """Send RST_STREAM; nothing where the stream is closed already, or the whole connection has failed."""
@@ -191,6 +190,10 @@ class H2Codec:
             elif (translate := _TRANSLATE.get(event.__class__)) is not None:
                 translate(self, event, events)
         return events
+
+    def hear_each_frame(self) -> None:
+        """From now on each DATA frame is an event of its own; else those that come together are one."""
+        self._machine.joins_data = False
 
     def receive_eof(self) -> list[ours.Event]:
         """The peer closed: HTTP/2 needs no event for it, since END_STREAM ends messages (RFC 9113 8.1)."""

@@ -13,8 +13,12 @@ otherwise:
 - A head or trailers that end a message before its declared length (8.1.1) are a complete response to h2.
 - A push that belongs to a stream that we have reset is refused by h2 and forgotten: its response, in flight already,
   then looks like a request of the server's and ends the connection. `Machine` remembers it.
+- h2 remembers how each of the last 65,536 streams ended: 150 bytes for each, 10 MiB for each busy connection. `Machine`
+  remembers those that were reset, and knows that all others have come to their end (see `_Ended`).
 - A reset of a stream that was never opened is a connection error (RFC 9113 6.4), and a header block that cannot be
   decoded is a COMPRESSION_ERROR (4.3): h2 overlooks the one, and calls the other a PROTOCOL_ERROR.
+- DATA and WINDOW_UPDATE on a promised stream that has no head yet are connection errors (5.1): h2 ends that stream
+  alone for the one, and takes the other.
 """
 
 from __future__ import annotations
@@ -28,13 +32,17 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import h2.stream
 import hpack
 from hyperframe.frame import RstStreamFrame
 
 from hyperpool.protocol.hpack_memo import MemoDecoder, MemoEncoder
 
-# Frames can be in flight for this many of our latest resets; an older one is reset once more, which is legal.
+# Frames can be in flight for this many of our latest resets; an older one is reset once more, which is legal. As many
+# are known of those that have come, and of pushes. Half of it halves 100 KiB that a storm of cancels leaves behind.
 MAX_RESETS_KNOWN = 1_000
+
+_BY_END = (h2.stream.StreamClosedBy.RECV_END_STREAM, h2.stream.StreamClosedBy.SEND_END_STREAM)
 
 _CONFIG = h2.config.H2Configuration(
     client_side=True,
@@ -75,12 +83,42 @@ class CutShort(h2.events.Event):
     received_bytes: int
 
 
+class _Ended(dict[int, Any]):
+    """How streams that are over were closed, as far as that cannot be known without a memory.
+
+    Owned by its Machine. What still comes on a stream that has ended is a connection error, and on one that was reset
+    it is not (RFC 9113 5.1). We open every odd id in turn, so an old one that stands nowhere has come to its end; but
+    up to ``unsure_up_to``, the highest id that was forgotten here, it may have been reset. Of even ids (pushes) not all
+    are used, so each one that was stands here.
+    """
+
+    unsure_up_to = 0
+
+    def __setitem__(self, stream_id: int, closed_by: Any) -> None:
+        if stream_id % 2 and closed_by in _BY_END:
+            return
+        super().__setitem__(stream_id, closed_by)
+        if len(self) > MAX_RESETS_KNOWN:
+            oldest = next(iter(self))
+            del self[oldest]
+            self.unsure_up_to = max(self.unsure_up_to, oldest)
+
+    def closed_by(self, stream_id: int) -> Any:
+        """What h2 asks of a stream that is over; where that is not known, a reset, which breaks the least."""
+        if stream_id in self or not stream_id % 2:
+            return self.get(stream_id)
+        by = h2.stream.StreamClosedBy
+        return by.SEND_RST_STREAM if stream_id <= self.unsure_up_to else by.RECV_END_STREAM
+
+
 class _Values(list[Any]):
     """The values of one setting: the one that holds, then those to come.
 
     Owned by its Machine. h2 has a deque there, eight times as large for its one value; a connection has a dozen
     of them, and a program may have a thousand connections that do nothing.
     """
+
+    __slots__ = ()
 
     def popleft(self) -> Any:
         """See deque."""
@@ -97,6 +135,7 @@ class Machine(h2.connection.H2Connection):
         super().__init__(config=_CONFIG)
         self.heard: list[h2.events.Event] = []
         self._was_reset: dict[int, None] = {}
+        self._closed_streams: _Ended = _Ended()
         self.encoder = MemoEncoder()
         self.decoder = _Decoder()
         for settings in (self.local_settings, self.remote_settings):
@@ -116,10 +155,23 @@ class Machine(h2.connection.H2Connection):
             del self._was_reset[next(iter(self._was_reset))]
         return known
 
+    def _stream_closed_by(self, stream_id: int) -> Any:
+        if stream_id in self.streams:
+            return super()._stream_closed_by(stream_id)
+        return self._closed_streams.closed_by(stream_id)
+
     def _receive_frame(self, frame: Any) -> list[h2.events.Event]:
         events = super()._receive_frame(frame)
         self.heard += events
+        stream = self.streams.get(frame.stream_id)
+        if stream is not None and stream.closed:
+            self._forget(stream)
         return events
+
+    def _forget(self, stream: Any) -> None:
+        """A stream is over: h2 forgets it when a further one is opened, and judges late frames otherwise until then."""
+        del self.streams[stream.stream_id]
+        self._closed_streams[stream.stream_id] = stream.closed_by
 
     def _receive_headers_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         if frame.stream_id in self._was_reset:
@@ -143,6 +195,21 @@ class Machine(h2.connection.H2Connection):
                 return None  # what these declare is the length that another response would have (RFC 9110 8.6)
         received = stream._actual_content_length
         return None if declared in (None, received) else CutShort(stream_id, declared, received)
+
+    def _receive_data_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        self._check_has_a_head(frame)
+        return super()._receive_data_frame(frame)
+
+    def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
+        self._check_has_a_head(frame)
+        return super()._receive_window_update_frame(frame)
+
+    def _check_has_a_head(self, frame: Any) -> None:
+        """A promised stream carries nothing before its head. `QuickMachine` takes no frames of such streams."""
+        stream = self.streams.get(frame.stream_id)
+        if stream is not None and stream.state_machine.state is h2.stream.StreamState.RESERVED_REMOTE:
+            message = f"{type(frame).__name__} on stream {frame.stream_id}, which is promised only (RFC 9113 5.1)"
+            raise h2.exceptions.ProtocolError(message)
 
     def _handle_data_on_closed_stream(self, events: Any, exc: Any, frame: Any) -> Any:
         # h2 answers each such frame with a reset, without end. A stream that the server has ended stays ended (5.1).

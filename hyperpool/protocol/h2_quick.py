@@ -31,6 +31,8 @@ from hyperpool.protocol.response_fields import LOWER_TOKEN, RESPONSE_VALUE
 
 # Length (16 + 8 bits), type, flags, stream id (RFC 9113 4.1).
 _HEAD = struct.Struct(">HBBBL")
+# The same, with type and flags as one number: DATA (type 0) without flags is 0, with END_STREAM alone it is 1.
+_RUN_HEAD = struct.Struct(">HBHL")
 _HEAD_BYTES = 9
 _DATA, _HEADERS, _CONTINUATION = 0x0, 0x1, 0x9
 _END_STREAM, _END_HEADERS = 0x1, 0x4
@@ -66,6 +68,8 @@ class QuickMachine(Machine):
         # The beginning of a frame whose end has not come yet.
         self._rest = b""
         self._sweep_at = _SWEEP_AT
+        # Whether DATA frames that follow each other are heard as one piece.
+        self.joins_data = True
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -99,16 +103,29 @@ class QuickMachine(Machine):
         size = len(block)
         self._data_to_send += _HEAD.pack(size >> 8, size & 0xFF, kind, flags | _END_HEADERS, stream_id) + block
 
-    def send_piece(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
-        """Send one DATA frame (RFC 9113 6.1, 6.9.1), as h2's ``send_data`` does. Raises as that does."""
-        stream, size = self.streams.get(stream_id), len(data)
-        if stream is None or not self._may_send(stream, size, end):
-            self.send_data(stream_id, data, end_stream=end)
-            return
+    def send_piece(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> int:
+        """Send DATA frames (RFC 9113 6.1, 6.9.1), as few as hold these bytes; how many that were.
+
+        Each as h2's ``send_data`` does. Raises as that does.
+        """
+        stream, size, most = self.streams.get(stream_id), len(data), self.max_outbound_frame_size
+        plain = stream is not None and self._may_send(stream, size, end)
+        for at in range(0, size or 1, most):
+            part = data[at : at + most]
+            ends = end and at + most >= size
+            if plain:
+                length, flags = len(part), _END_STREAM if ends else 0
+                self._data_to_send += _HEAD.pack(length >> 8, length & 0xFF, _DATA, flags, stream_id)
+                self._data_to_send += part
+            else:
+                self.send_data(stream_id, part, end_stream=ends)
+        if plain:
+            self._count_sent(stream, size, end)
+        return max(1, -(-size // most))
+
+    def _count_sent(self, stream: Any, size: int, end: bool) -> None:
         self.outbound_flow_control_window -= size
         stream.outbound_flow_control_window -= size
-        self._data_to_send += _HEAD.pack(size >> 8, size & 0xFF, _DATA, _END_STREAM if end else 0, stream_id)
-        self._data_to_send += data
         if end:
             stream.state_machine.state = _HALF_CLOSED_LOCAL
 
@@ -119,15 +136,17 @@ class QuickMachine(Machine):
             self.state_machine.state is _CLIENT_OPEN
             # An end that closes the stream is h2's: it must know how that came.
             and (state is _OPEN or (state is _HALF_CLOSED_REMOTE and not end))
-            and 0 < size <= self.max_outbound_frame_size
-            and size <= self.outbound_flow_control_window
+            and 0 < size <= self.outbound_flow_control_window
             and size <= stream.outbound_flow_control_window
         )
 
-    def capacity(self, stream_id: int) -> int:
-        """Bytes that one DATA frame of this stream may carry now; 0 or less while a window is shut (RFC 9113 6.9.2)."""
-        stream = self.streams[stream_id]
-        return min(self.outbound_flow_control_window, stream.outbound_flow_control_window, self.max_outbound_frame_size)
+    def capacity(self, stream_id: int, frames: int = 1) -> int:
+        """Bytes that so many DATA frames of this stream may carry now (RFC 9113 6.9.2).
+
+        0 or less while a window is shut.
+        """
+        windows = min(self.outbound_flow_control_window, self.streams[stream_id].outbound_flow_control_window)
+        return min(windows, frames * self.max_outbound_frame_size)
 
     def take_output(self) -> bytes | bytearray:
         """Everything that waits for the wire, not copied once more."""
@@ -146,10 +165,10 @@ class QuickMachine(Machine):
             end = begin + (high << 8 | low)
             if end > size:
                 break
-            if not (
-                (kind == _DATA and self._hear_data(stream_id, flags, data, begin, end))
-                or (kind == _HEADERS and self._hear_head(stream_id, flags, data[begin:end]))
-            ):
+            if kind == _DATA and (run_end := self._hear_data(stream_id, data, at, size if self.joins_data else end)):
+                at = run_end
+                continue
+            if not (kind == _HEADERS and self._hear_head(stream_id, flags, data[begin:end])):
                 super().receive_data(data[at:end])
             at = end
         self._rest = data[at:]
@@ -163,28 +182,31 @@ class QuickMachine(Machine):
         state = stream.state_machine.state
         return stream if state is _HALF_CLOSED_LOCAL or state is _OPEN else None
 
-    def _hear_data(self, stream_id: int, flags: int, data: bytes, begin: int, end: int) -> bool:
-        """RFC 9113 6.1, 6.9.1, 8.1.1; False, and nothing is done, where it is not plain."""
+    def _hear_data(self, stream_id: int, data: bytes, at: int, until: int) -> int:
+        """Take the run of plain DATA frames between here and there, as one piece (RFC 9113 6.1, 6.9.1, 8.1.1).
+
+        Where it ends; 0, and nothing is done, where not even the first of them is plain.
+        """
         stream = self._plain_stream(stream_id)
-        if stream is None or flags & ~_END_STREAM or not stream.state_machine.headers_received:
-            return False
-        size = end - begin
+        if stream is None or not stream.state_machine.headers_received:
+            return 0
         window, own_window = self._inbound_flow_control_window_manager, stream._inbound_window_manager
-        received, declared = stream._actual_content_length + size, stream._expected_content_length
-        if (
-            size > self.max_inbound_frame_size
-            or size > window.current_window_size
-            or size > own_window.current_window_size
-            or (declared is not None and (received > declared or (flags and received < declared)))
-        ):
-            return False
+        room = min(window.current_window_size, own_window.current_window_size)
+        received, declared = stream._actual_content_length, stream._expected_content_length
+        missing = 0 if declared is None else declared - received
+        bounds = (self.max_inbound_frame_size, room if declared is None else min(room, missing), missing)
+        spans, ends = _plain_run(data, at, until, stream_id, bounds)
+        if not spans:
+            return 0
+        piece = _joined(data, spans)
+        size = len(piece)
         window.current_window_size -= size
         own_window.current_window_size -= size
-        stream._actual_content_length = received
-        self.heard.append(ours.Data(stream_id, data[begin:end], size))  # type: ignore[arg-type]
-        if flags:
+        stream._actual_content_length = received + size
+        self.heard.append(ours.Data(stream_id, piece, size))  # type: ignore[arg-type]
+        if ends:
             self._hear_end(stream)
-        return True
+        return spans[-1][1]
 
     def _hear_head(self, stream_id: int, flags: int, block: bytes) -> bool:
         """RFC 9113 8.1; False, and nothing is done, where it is not plain or not known."""
@@ -218,7 +240,40 @@ class QuickMachine(Machine):
             state.state = _HALF_CLOSED_REMOTE
         else:
             state.state, state.stream_closed_by = _CLOSED, _RECV_END_STREAM
+            del self.streams[stream.stream_id]  # what stands nowhere has come to its end (see `h2_machine`)
         self.heard.append(ours.End(stream.stream_id))  # type: ignore[arg-type]
+
+
+def _plain_run(
+    data: bytes, at: int, until: int, stream_id: int, bounds: tuple[int, int, int]
+) -> tuple[list[tuple[int, int]], bool]:
+    """Where the payloads of the plain DATA frames of a stream lie that follow each other here; whether they end it.
+
+    ``bounds``: bytes that one frame may have, those that all may have, and those that must be here before an end.
+    """
+    max_frame_bytes, most_bytes, missing_bytes = bounds
+    spans: list[tuple[int, int]] = []
+    taken, ends = 0, False
+    while until - at >= _HEAD_BYTES and not ends:
+        high, low, kind_flags, of_stream = _RUN_HEAD.unpack_from(data, at)
+        begin, length = at + _HEAD_BYTES, high << 8 | low
+        at = begin + length
+        if kind_flags > _END_STREAM or of_stream != stream_id or at > until or length > max_frame_bytes:
+            break
+        taken += length
+        if taken > most_bytes or (kind_flags and taken < missing_bytes):
+            break
+        spans.append((begin, at))
+        ends = kind_flags == _END_STREAM
+    return spans, ends
+
+
+def _joined(data: bytes, spans: list[tuple[int, int]]) -> bytes:
+    """The bytes of these spans, copied once."""
+    if len(spans) == 1:
+        return data[spans[0][0] : spans[0][1]]
+    view = memoryview(data)
+    return b"".join([view[begin:end] for begin, end in spans])
 
 
 def judged(fields: list[Any]) -> Answer:

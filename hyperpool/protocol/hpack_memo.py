@@ -115,6 +115,8 @@ class MemoDecoder(hpack.Decoder):
         super().__init__()
         self.header_table: _WatchedTable = _WatchedTable()
         self._known: dict[bytes, Known] = {}
+        # Hashes of blocks that came once, and may never come again: there is a date in most of them.
+        self._seen: set[int] = set()
         # A block that was decoded, and not yet taken; or why it could not be.
         self._ahead: Known | None = None
         self._failed: Exception | None = None
@@ -160,10 +162,19 @@ class MemoDecoder(hpack.Decoder):
         fields = list(super().decode(data, raw=True))
         known = Known(fields, table.added, version if table.referred else None)
         if len(data) <= MEMO_BLOCK_BYTES and table.resized_to is None and not (table.referred and table.added):
+            self._remember(bytes(data), known)
+        return known
+
+    def _remember(self, data: bytes, known: Known) -> None:
+        """Only what comes again: a block takes 3 KiB, and a connection that is hardly used would keep each one."""
+        if hash(data) in self._seen:
             if len(self._known) >= MEMO_BLOCKS:
                 self._known.clear()
-            self._known[bytes(data)] = known
-        return known
+            self._known[data] = known
+            return
+        if len(self._seen) >= MEMO_BLOCKS:
+            self._seen.clear()
+        self._seen.add(hash(data))
 
 
 class MemoEncoder(hpack.Encoder):

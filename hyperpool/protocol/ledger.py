@@ -59,12 +59,12 @@ class ReceiveLedger:
         self.left += credit
         return credit
 
-    def widen(self, most_bytes: int) -> int:
-        """Make the window four times as wide, but not past ``most_bytes``; the bytes to grant for that at once.
+    def widen(self, most_bytes: int, wanted_bytes: int = 0) -> int:
+        """Make the window as wide as wanted, at least four times, but not past ``most_bytes``; the bytes to grant now.
 
         By twice, 100 MB over a round trip of 50 ms would spend half of their time on growing.
         """
-        more = max(0, min(3 * self.window_bytes, most_bytes - self.window_bytes))
+        more = max(0, min(max(4 * self.window_bytes, wanted_bytes), most_bytes) - self.window_bytes)
         self.window_bytes += more
         self.granted += more
         self.left += more
