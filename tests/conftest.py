@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -20,6 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *(part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part and part != str(ROOT))]
 )
+
+# A shell starts what runs in the background deaf to Ctrl-C, and so are its children. Tests send it, and await its work.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Clients trust the environment: a proxy of this machine's would stand between tests and their servers on loopback.
 for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):

@@ -1,7 +1,8 @@
 """Servers that take for ever: at each phase of a request one that is silent, one that drips, and one that drips PINGs.
 
 RELIABILITY 1.4 (T1 to T4) and the row "time" of its table. Each ends within its own timeout, with that timeout's own
-error, and the client can be used afterwards. A resolver and a TCP handshake have no bytes that could drip.
+error, and the client can be used afterwards. A resolver and a TCP handshake
+have no bytes that could drip; what comes nearest to it is in engine/test_hostile_time_dialing.py.
 """
 
 from __future__ import annotations
