@@ -1,6 +1,7 @@
 """A bad network between a client and its server, seeded: delays, stalls, throttling, bursts, cuts, truncations.
 
     python -m stress.chaos --threads 16 --requests 2000 --seed 7
+    python -m stress.chaos --threads 64 --minutes 10
     python -m stress.chaos --h1
 
 Every connection draws one `Weather` from the seed. Half of the requests are GETs whose bodies are checked, half are
@@ -36,6 +37,8 @@ from stress import sockets
 
 SIZES = (0, 1, 1_000, 20_000, 200_000)
 TIMEOUT_S = 5.0
+# Many kinds of weather end no connection, and the worst of them would be that of the rest of the run.
+MAX_AGE_S = 15.0
 # A request may end this much later than its timeout on a loaded machine.
 LATE_S = 3.0
 ERRORS_SHOWN = 15
@@ -169,10 +172,12 @@ class Chaos:
         self.outcomes: list[str] = []
         self.posts: list[tuple[int, str]] = []
         self.wrong: list[str] = []
+        self._until_at = float("inf") if options.minutes is None else time.monotonic() + 60 * options.minutes
 
     def work(self) -> None:
-        """Requests, until all have been made."""
-        while (number := next(self.numbers)) < self.options.requests:
+        """Requests, until all have been made, or for the time that was asked for."""
+        most = float("inf") if self.options.minutes is not None else self.options.requests
+        while (number := next(self.numbers)) < most and time.monotonic() < self._until_at:
             began_at = time.monotonic()
             try:
                 outcome = self._one(number)
@@ -214,7 +219,7 @@ class Chaos:
 @contextlib.contextmanager
 def bad_network(options: argparse.Namespace) -> Iterator[tuple[Chaos, ChaosProxy]]:
     """A server, the network before it, and the client behind that."""
-    limits = hyperpool.Limits(ping_after_s=0.5, ping_timeout_s=1.0)
+    limits = hyperpool.Limits(ping_after_s=0.5, ping_timeout_s=1.0, max_age_s=MAX_AGE_S)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Server(http2=not options.h1))
         proxy = stack.enter_context(ChaosProxy(server.port, options.seed))
@@ -231,11 +236,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stress.chaos", description="A bad network.")
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--requests", type=int, default=2_000)
+    parser.add_argument("--minutes", type=float, help="for so long, however many requests those are")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--h1", action="store_true", help="HTTP/1.1 instead of HTTP/2")
     parser.add_argument("--deadline", type=float, default=300.0, help="seconds")
     options = parser.parse_args(argv)
-    faulthandler.dump_traceback_later(options.deadline, exit=True)
+    faulthandler.dump_traceback_later(options.deadline + 60 * (options.minutes or 0), exit=True)
     began_at = time.monotonic()
     with bad_network(options) as (chaos, proxy):
         with ThreadPoolExecutor(options.threads) as threads:
@@ -246,7 +252,7 @@ def main(argv: list[str] | None = None) -> int:
         chaos.judge()
     if left := sockets.our_threads():
         chaos.wrong.append(f"threads left: {left}")
-    print(f"{options.requests:,} requests in {time.monotonic() - began_at:.1f} s")
+    print(f"{len(chaos.outcomes):,} requests in {time.monotonic() - began_at:.1f} s")
     for outcome, times in Counter(chaos.outcomes).most_common():
         print(f"{times:7,}  {outcome}")
     print(f"{len(chaos.wrong):,} wrong")
