@@ -85,6 +85,8 @@ class ChaosProxy:
         self._ready = threading.Event()
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        # Before Python 3.12 nothing else holds the task of a connection that waits, and it may vanish in mid-wait.
+        self._tasks: set[asyncio.Task[None] | None] = set()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="chaos", daemon=True)
 
     def __enter__(self) -> ChaosProxy:
@@ -106,6 +108,7 @@ class ChaosProxy:
         server.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.current_task())
         weather = CALM if self.calm else Weather.drawn(self._chance)
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         ways = [self._one_way(reader, far_writer, weather), self._one_way(far_reader, writer, weather)]
@@ -117,6 +120,8 @@ class ChaosProxy:
                 end.transport.abort()
             for task in tasks:
                 task.cancel()
+        finally:
+            self._tasks.discard(asyncio.current_task())
 
     async def _one_way(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, weather: Weather) -> None:
         passed = 0
