@@ -102,6 +102,7 @@ MUTANTS = (
     Mutant("frame_guard", "frames of a block", "MAX_CONTINUATIONS = 63", "MAX_CONTINUATIONS = 10**6"),
     Mutant("frame_guard", "bytes of a block", "self._block_bytes > self._max_block_bytes or ", ""),
     Mutant("frame_guard", "what work earns", "MOST_TOKENS = 100_000", "MOST_TOKENS = 10**12"),
+    Mutant("frame_guard", "a little at a time", "UNASKED_AT_A_TIME = 32", "UNASKED_AT_A_TIME = 10**9"),
     Mutant("frame_guard", "frames by the kilobyte", "TOKEN_BYTES = 1024", "TOKEN_BYTES = 1 << 30"),
     Mutant(
         "frame_guard",

@@ -70,6 +70,8 @@ class Host(Protocol):
 
     def calm_down(self) -> None: ...
 
+    def flooded(self) -> None: ...
+
     def gone(self, connection: Connection) -> None: ...
 
 
@@ -137,7 +139,9 @@ class Connection:
     def interest(self) -> int:
         """The selector's events to wait for."""
         wanted = selectors.EVENT_READ if self.wants_read else 0
-        return wanted | (selectors.EVENT_WRITE if self.transport.backlog_bytes else 0)
+        # A socket that is broken, of which something is still to be heard, says all the time that it can be written to.
+        writes = self.transport.backlog_bytes and self.transport.failure is None
+        return wanted | (selectors.EVENT_WRITE if writes else 0)
 
     def start(self, exchange: Exchange) -> None:
         """Send the exchange's head and begin with its body."""

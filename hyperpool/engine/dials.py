@@ -50,7 +50,7 @@ class Dials:
         self._dialer = dialer
         self._limits = limits
         self._deliver = deliver
-        self._again_at = 0.0
+        self._again_at = self._postponed_until_at = 0.0
         # Connections in a row that ended before they were of use, and what that has come to.
         self._stillborn = 0
         self._pause = Pause()
@@ -103,8 +103,12 @@ class Dials:
         self._again_at = now if alone and not self.under_way else now + REDIAL_AFTER_S
 
     def postpone(self, now: float) -> None:
-        """The server wants to be left alone for a while."""
-        self._again_at = now + REDIAL_AFTER_S
+        """Leave the server alone for a while: it wants that, or has flooded us."""
+        self._postponed_until_at = now + REDIAL_AFTER_S
+
+    def postponed(self, now: float) -> bool:
+        """Whether the server is being left alone, which must not be forgotten meanwhile."""
+        return now < self._postponed_until_at
 
     def stillborn(self, now: float, error: HyperpoolError | None) -> None:
         """A connection has ended before it could carry anything; after some of these, all is in vain."""
@@ -128,15 +132,16 @@ class Dials:
 
     @property
     def _not_before_at(self) -> float:
-        return max(self._again_at, self._pause.until_at)
+        return max(self._again_at, self._postponed_until_at, self._pause.until_at)
 
     def speak_http1(self) -> None:
         """Offer HTTP/1.1 alone from now on."""
         self._dialer.speak_http1()
 
     def next_at(self, *, waiting: bool, now: float) -> float:
-        """When a postponed dial may be made."""
-        return self._not_before_at if waiting and self._not_before_at > now else NEVER
+        """When a dial may be made that had to wait, or the server need not be left alone any more."""
+        at = self._not_before_at if waiting else self._postponed_until_at
+        return at if at > now else NEVER
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: those under way are the parent's."""

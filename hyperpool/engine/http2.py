@@ -41,6 +41,8 @@ WIDEST = 16
 TURN_BYTES = 112 << 10
 # So many frames of 16 KiB, from an upload without company: one at a time took half as much CPU again.
 FRAMES_ALONE = 7
+# A peer that says much that nobody has asked for is heard again after this: five times what that much costs.
+REST_S = 0.005
 
 
 class _Stream:
@@ -89,6 +91,8 @@ class Http2Connection(Connection):
         self._expectations = Expectations(limits.continue_after_s)
         # From our SETTINGS to their acknowledgement; None before that.
         self._round_trip_s: float | None = None
+        # When what the codec holds back may go on.
+        self._rested_at = NEVER
 
     # -- what the loop asks ----------------------------------------------------------------------------------------
 
@@ -120,6 +124,11 @@ class Http2Connection(Connection):
     def in_doubt(self) -> bool:  # type: ignore[override]
         """Whether the peer is late with the answer to a PING: it gets nothing new until that comes."""
         return self._peer.in_doubt(self.host.now)
+
+    @property
+    def wants_read(self) -> bool:
+        """Whether all that came has been acted on."""
+        return not self._h2.held
 
     @property
     def wants_turn(self) -> bool:
@@ -235,9 +244,20 @@ class Http2Connection(Connection):
         if data:
             self._peer.heard(self.host.now)
         self._h2.tick(self.host.now)
+        if self._h2.held:
+            self.handle(self._h2.receive(b""))
         super().hear(data)
+        if self._h2.held:
+            self._rested_at = self.host.now + REST_S
         if self._round_trip_s is None and self._h2.settings_acknowledged:
             self._round_trip_s = self.host.now - self.opened_at
+
+    def _check_health(self) -> None:
+        if self._h2.held:
+            return  # what came before an end is heard before it
+        if self._h2.flooded:
+            self.host.flooded()
+        super()._check_health()
 
     def handle(self, heard: list[events.Event]) -> None:
         """Act on events, each by its class."""
@@ -491,13 +511,16 @@ class Http2Connection(Connection):
         super().flush()
         self._peer.flushed(self.transport, self.host.now)
         if self.life is not Life.CLOSED and self._answers.too_many(self._h2.answers, self.transport):
+            self.host.flooded()
             self.abort(
                 RemoteProtocolError("the server floods us with frames whose answers it never reads (RFC 9113 10.5)")
             )
 
     def next_at(self) -> float:
-        """The earliest of: SETTINGS due, pong late or due, silence to be asked about, idle expiry, age."""
+        """The earliest of: a rest over, SETTINGS due, pong late or due, silence to be asked about, idle expiry, age."""
         due = [NEVER if self.life is Life.DRAINING else self.retire_at]
+        if self._h2.held:
+            due.append(self._rested_at)
         if not self._greeted:
             due.append(self.opened_at + self.limits.settings_timeout_s)
         due.append(self._peer.next_at(self.host.now, owing=bool(self._streams)))
@@ -510,6 +533,11 @@ class Http2Connection(Connection):
     def on_timer(self) -> None:
         """Look at each of these instants; the clock does not stand behind the writer (L12)."""
         now, limits = self.host.now, self.limits
+        if self._h2.held and now >= self._rested_at:
+            self.hear(b"")
+            self.wake_readers()
+        if self.life is Life.CLOSED:
+            return
         for exchange in self._expectations.overdue(now):
             self._release_upload(self._streams[exchange.stream_id or 0])
         if not self._greeted and now >= self.opened_at + limits.settings_timeout_s:

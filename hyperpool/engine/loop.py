@@ -204,6 +204,8 @@ class OriginLoop:
             self._endings.close()
         if self._connections or self._waiting or self._dials.under_way or self._greetings:
             return True
+        if self._dials.postponed(self.now) and not closing:
+            return True
         return not self.inbox.close_if_empty()
 
     # -- messages --------------------------------------------------------------------------------------------------

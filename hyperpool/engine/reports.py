@@ -80,8 +80,11 @@ class Reports:
         """What holds the slots, in words."""
         under_way, queued, connections = self._connections.load, len(self._waiting), len(self._connections)
         held = f"{under_way:,} under way on {connections} connection{'s' * (connections != 1)}, {queued:,} queued"
+        oldest = f"{held}, the oldest for {self._waiting.longest_s(self.now):.1f} s"
+        if self._dials.postponed(self.now):
+            return f"{oldest}, and the server is left alone for a while, after a flood or ENHANCE_YOUR_CALM"
         refused = ", and the server refuses what it is sent" if self.now < self._waiting.pause.until_at else ""
-        return f"{held}, the oldest for {self._waiting.longest_s(self.now):.1f} s{refused}"
+        return f"{oldest}{refused}"
 
     def adopt(self, exchange: Exchange, connection: Connection) -> None:
         """The server has opened this exchange itself: from now on it has a deadline like any other."""
@@ -108,6 +111,10 @@ class Reports:
         """The server finds us too eager (RFC 9113 7): the next connection is not opened at once, and asks less."""
         self._dials.postpone(self.now)
         self.calm = min(self.calm * 2, MOST_CALM)
+
+    def flooded(self) -> None:
+        """The server has flooded a connection (RFC 9113 10.5): it could do so on one after another."""
+        self._dials.postpone(self.now)
 
     def gone(self, connection: Connection) -> None:
         """A connection is closed. One that was never of use must not be replaced at once, for ever."""

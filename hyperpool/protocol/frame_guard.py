@@ -39,6 +39,9 @@ MAX_CONTINUATIONS = 63
 MOST_TOKENS = 100_000
 # Frames of any length are paid for by the kilobyte: a thousand of 16 KiB would be 16 MB that nobody wants.
 TOKEN_BYTES = 1024
+# So much that nobody has asked for is taken at a time (see `FrameGuard.admit`): about 1 ms of work. Honest servers say
+# a few such things in a minute.
+UNASKED_AT_A_TIME = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +111,14 @@ class _Bucket:
         self._earned = 0
         self._at = now
 
-    def take(self, tokens: int, now: float, earned: int) -> bool:
-        """Pay; whether there was enough. ``earned``: all that our work has earned so far."""
+    def take(self, tokens: int, now: float, earned: int) -> float:
+        """Pay; what is left, less than nothing if there was not enough. ``earned``: by all our work so far."""
         left, burst = self._tokens, self._budget.burst
         if left < burst:
             left = min(burst, left + (now - self._at) * self._budget.per_s)
         left = min(MOST_TOKENS, left + earned - self._earned) - tokens
         self._tokens, self._earned, self._at = left, earned, now
-        return left >= 0
+        return left
 
 
 class FrameGuard:
@@ -135,6 +138,7 @@ class FrameGuard:
         "_max_block_bytes",
         "_max_frame_bytes",
         "_skip_bytes",
+        "_unasked",
         "answers",
         "data_frames",
         "error_code",
@@ -154,16 +158,27 @@ class FrameGuard:
         self._block_bytes: int | None = None
         self._continuations = 0
         self._buckets: dict[str, _Bucket] = {}
+        # Tokens that the bytes which are walked now have taken out of bursts.
+        self._unasked = 0
         self.now = 0.0
         self.streams = self.data_frames = self.pings = self.answers = 0
         self.failure: RemoteProtocolError | None = None
         self.error_code = PROTOCOL_ERROR
 
     def admit(self, data: bytes) -> int:
-        """How many of these bytes h2 may see: all of them, or those before the frame that set ``failure``."""
+        """How many of these bytes h2 may see now.
+
+        All of them; or those before the frame that set ``failure``; or, if that is not set, those before a frame that
+        should wait a little with all behind it: a flood that is dealt with in one go, up to its end, would keep every
+        thread of the process from running meanwhile (what waits is the caller's to keep, and to bring again).
+        """
         at = self._skip_bytes
         size = len(data)
+        self._unasked = 0
         while at < size:
+            if self._unasked >= UNASKED_AT_A_TIME:
+                self._skip_bytes = 0
+                return at
             if not (self._head or self._first) and size - at >= HEAD_BYTES:
                 high, low, kind, flags = _LENGTH_KIND_FLAGS.unpack_from(data, at)
                 length = high << 8 | low
@@ -236,7 +251,10 @@ class FrameGuard:
         if bucket is None:
             bucket = self._buckets[budget.name] = _Bucket(budget, self.now)
         earned = budget.per_stream * self.streams + budget.per_data * self.data_frames + budget.per_ping * self.pings
-        if not bucket.take(tokens, self.now, earned):
+        left = bucket.take(tokens, self.now, earned)
+        if left < budget.burst:
+            self._unasked += tokens
+        if left < 0:
             self._refuse(
                 ENHANCE_YOUR_CALM,
                 f"the server floods this connection with {budget.name} frames: more than {budget.burst:,} at once and"

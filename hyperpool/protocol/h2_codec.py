@@ -67,6 +67,8 @@ class H2Codec:
         self.failure: HyperpoolError | None = None
         self.settings_received = False
         self.settings_acknowledged = False
+        # Bytes of the peer that wait until `receive` is called again (`FrameGuard.admit`).
+        self.held = b""
         self._machine = machine = QuickMachine()
         self._guard = FrameGuard(max_frame_bytes=MAX_FRAME_BYTES, max_block_bytes=limits.max_header_bytes)
         self._log = frame_log()
@@ -173,15 +175,30 @@ class H2Codec:
         """How many answers the peer has made us write (to PING, SETTINGS and PUSH_PROMISE) so far."""
         return self._guard.answers
 
+    @property
+    def flooded(self) -> bool:
+        """Whether the peer has sent too much of what nobody asked for."""
+        return self._guard.error_code == ENHANCE_YOUR_CALM
+
     def receive(self, data: bytes) -> list[ours.Event]:
-        """Events of these bytes. An error stands in ``failure``, after the events that came before it (L5)."""
+        """Events of these bytes, behind those in ``held``, where some of them may stay.
+
+        An error stands in ``failure``, after the events that came before it (L5).
+        """
+        if self.held:
+            data = self.held + data
         admitted = self._guard.admit(data)
+        self.held = data[admitted:]
+        if self.held:
+            data = data[:admitted]
         if self._log is not None:
-            self._log.received(data[:admitted])
-        self._feed(data if admitted == len(data) else data[:admitted])
+            self._log.received(data)
+        self._feed(data)
         if self.failure is None and self._guard.failure is not None:
             self.failure = self._guard.failure
             self.go_away(self._guard.error_code)
+        if self.failure is not None:
+            self.held = b""
         heard, self._machine.heard = self._machine.heard, []
         events: list[ours.Event] = []
         for event in heard:

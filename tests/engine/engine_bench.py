@@ -38,7 +38,7 @@ from hyperframe.frame import (
 
 from hyperpool.engine.connection import Connection, Life
 from hyperpool.engine.dial import Dialed
-from hyperpool.engine.http2 import Http2Connection
+from hyperpool.engine.http2 import REST_S, Http2Connection
 from hyperpool.engine.loop import OriginLoop
 from hyperpool.errors import HyperpoolError, PoolClosed
 from hyperpool.handoff import messages
@@ -672,9 +672,12 @@ class Bench:
     # -- turns -----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Turn the loop, and carry bytes, until nothing moves: the loop would sleep now."""
+        """Turn the loop, and carry bytes, until nothing moves: the loop would sleep now.
+
+        Time stands still, but for the short rests after much that nobody has asked for.
+        """
         for _ in range(MOST_TURNS):
-            if not (self._turn() or self._carry()):
+            if not (self._turn() or self._carry() or self._rest()):
                 self._check_ledgers()
                 return
         raise AssertionError(f"{self.loop!r} spins")
@@ -684,6 +687,11 @@ class Bench:
             return False
         self.step()
         return True
+
+    def _rest(self) -> bool:
+        resting = any(one._h2.held for one in self.connections if isinstance(one, Http2Connection))
+        self.clock.now += REST_S * resting
+        return resting
 
     def _carry(self) -> bool:
         moved = [peer.carry() for peer in self.peers]

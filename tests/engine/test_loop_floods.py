@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from engine_bench import ENHANCE_YOUR_CALM, Bench, HandFed
+from engine_bench import ENHANCE_YOUR_CALM, Bench, H2Peer, HandFed
 from hyperframe.frame import PingFrame, SettingsFrame, WindowUpdateFrame
 
 from hyperpool.engine.answers import MAX_UNREAD, UnreadAnswers
-from hyperpool.errors import RemoteProtocolError
+from hyperpool.engine.dials import REDIAL_AFTER_S
+from hyperpool.engine.http2 import REST_S
+from hyperpool.errors import ConnectionLost, RemoteProtocolError
+from hyperpool.handoff import messages
+from hyperpool.protocol.frame_guard import UNASKED_AT_A_TIME
+from hyperpool.values import Timeout
 
 MakeBench = Callable[..., Bench]
 PING = PingFrame(0, opaque_data=bytes(8)).serialize()
 SETTINGS = SettingsFrame(0).serialize()
+# PINGs that one request allows (`frame_guard`).
+EARNED = 10
 
 
 @pytest.mark.parametrize("frame", [PING, SETTINGS], ids=["PING", "SETTINGS"])
@@ -36,6 +43,7 @@ def test_the_next_request_goes_out_on_a_connection_of_its_own(bench: Bench) -> N
     bench.run()
     peer.send(PING * 20_000)
     bench.run()
+    bench.advance(REDIAL_AFTER_S)
     second = bench.connect_h2()
     second.answers = True
     bench.run()
@@ -95,6 +103,157 @@ def test_an_upload_that_fills_the_wire_is_not_taken_for_answers_that_nobody_read
     peer.respond(1, body=b"here")
     bench.run()
     assert (call.response.content, len(peer.seen[1].body)) == (b"here", 8_000_000)
+
+
+class TestTheRest:
+    """A flood is dealt with a little at a time: others of the process run meanwhile."""
+
+    def test_a_turn_takes_a_little_of_it_and_the_next_turns_nothing(self, bench: Bench) -> None:
+        peer = self._flooded(bench, PING * 900)
+        self._turn_without_time(bench, peer)
+        assert self._answers(peer) == UNASKED_AT_A_TIME + EARNED
+
+    def test_after_the_rest_comes_as_much_again(self, bench: Bench) -> None:
+        peer = self._flooded(bench, PING * 900)
+        self._turn_without_time(bench, peer)
+        bench.clock.now += REST_S
+        self._turn_without_time(bench, peer)
+        assert self._answers(peer) == 2 * UNASKED_AT_A_TIME + EARNED
+
+    def test_nothing_more_is_read_meanwhile(self, bench: Bench) -> None:
+        peer = self._flooded(bench, PING * 900)
+        self._turn_without_time(bench, peer)
+        (connection,) = bench.connections
+        assert not connection.wants_read
+        bench.run()
+        assert connection.wants_read
+
+    def test_what_is_asked_for_meanwhile_goes_out(self, bench: Bench) -> None:
+        peer = self._flooded(bench, PING * 900)
+        self._turn_without_time(bench, peer)
+        bench.submit("/meanwhile")
+        self._turn_without_time(bench, peer)
+        assert "/meanwhile" in peer.paths
+
+    def test_a_response_behind_it_arrives_although_the_server_has_gone(self, bench: Bench) -> None:
+        """The end is there before what came before it has been heard."""
+        peer, call = bench.open_h2(), bench.submit()
+        bench.run()
+        peer.send(PING * 900)
+        peer.respond(1, body=b"here")
+        peer.flush()
+        peer.close()
+        bench.run()
+        assert call.response.content == b"here"
+        assert not bench.connections
+
+    def test_a_response_that_is_not_behind_it_does_not(self, bench: Bench) -> None:
+        peer, call = bench.open_h2(), bench.submit()
+        bench.run()
+        peer.send(PING * 900)
+        peer.flush()
+        peer.close()
+        bench.run()
+        assert type(call.error) is ConnectionLost
+
+    def test_a_stream_behind_it_is_read_on(self, bench: Bench) -> None:
+        """Its reader is told, although no read has brought it."""
+        peer, call = bench.open_h2(), bench.submit(stream=True)
+        bench.run()
+        peer.head(1)
+        bench.run()
+        peer.send(PING * 900)
+        peer.data(1, b"here", end=True)
+        bench.run()
+        assert call.read() == b"here"
+
+    def test_answers_to_many_requests_are_no_flood(self, bench: Bench) -> None:
+        """Heads and ends of as many streams as there are, in one turn."""
+        peer = bench.open_h2()
+        calls = bench.submit_many(100)
+        bench.run()
+        for stream_id in peer.open_ids:
+            peer.respond(stream_id, body=b"here")
+        self._turn_without_time(bench, peer)
+        assert all(call.done for call in calls)
+
+    def _flooded(self, bench: Bench, frames: bytes) -> H2Peer:
+        peer = bench.open_h2()
+        bench.submit()
+        bench.run()
+        peer.send(frames)
+        return peer
+
+    def _turn_without_time(self, bench: Bench, peer: H2Peer) -> None:
+        for _ in range(100):
+            peer.carry()
+            if bench.is_due:
+                bench.step()
+        peer.carry()
+
+    def _answers(self, peer: H2Peer) -> int:
+        return sum("ACK" in frame.flags for frame in peer.heard(PingFrame))
+
+
+class TestAfterAFlood:
+    """A server that floods one connection could flood the next one: it is left alone for a while (RELIABILITY A8)."""
+
+    def test_the_next_connection_is_not_opened_at_once(self, bench: Bench) -> None:
+        self._flood(bench)
+        call = bench.submit("/next")
+        bench.run()
+        assert not bench.dialer.pending
+        bench.advance(REDIAL_AFTER_S)
+        bench.connect_h2().answers = True
+        bench.run()
+        assert call.response.content == b"/next"
+
+    def test_the_loop_remembers_it_so_long_and_no_longer(self, bench: Bench) -> None:
+        self._flood(bench)
+        bench.advance(REDIAL_AFTER_S / 2)
+        assert not bench.ended
+        bench.advance(REDIAL_AFTER_S / 2)
+        assert bench.ended
+
+    def test_a_pool_that_is_closed_does_not_wait_for_that(self, bench: Bench) -> None:
+        self._flood(bench)
+        bench.put(messages.Close(bench.clock.now + 30))
+        bench.run()
+        assert bench.ended
+
+    def test_who_has_less_patience_is_told_why(self, bench: Bench) -> None:
+        self._flood(bench)
+        call = bench.submit(timeout=Timeout(connect=0.5))
+        bench.run()
+        bench.advance(0.6)
+        assert "the server is left alone for a while" in str(call.error)
+
+    def test_answers_that_it_never_reads_count_as_well(self, bench: Bench) -> None:
+        peer, call = bench.open_h2(), bench.submit()
+        bench.run()
+        peer.deaf = True
+        while not call.done:
+            peer.send(PING * 90)
+            bench.advance(1.0)
+        assert not bench.connections
+        bench.submit(timeout=Timeout(connect=0.5))
+        bench.run()
+        assert not bench.dialer.pending
+
+    def test_a_server_that_breaks_the_protocol_is_not_meant(self, bench: Bench) -> None:
+        peer = bench.open_h2()
+        bench.submit()
+        bench.run()
+        peer.send(bytes(16_385).join((b"\0\x40\x01\6\0", b"")))
+        bench.run()
+        assert bench.ended, "it is remembered, though it was no flood"
+
+    def _flood(self, bench: Bench) -> None:
+        peer, call = bench.open_h2(), bench.submit()
+        bench.run()
+        peer.send(PING * 2_000)
+        bench.run()
+        assert "floods this connection" in str(call.error)
 
 
 class _Wire:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperpool.protocol.frame_guard import FrameGuard
+from hyperpool.protocol.frame_guard import UNASKED_AT_A_TIME, FrameGuard
 
 # On a busy machine an example may take long: that is no failure.
 unhurried = settings(deadline=None)
@@ -110,6 +110,47 @@ class TestTheSize:
     def test_the_first_bad_frame_decides(self) -> None:
         guard, _ = guarded(START + frame(DATA, 200, body=b"") + frame(DATA, 300, body=b""))
         assert "200 bytes" in str(guard.failure)
+
+
+class TestALittleAtATime:
+    """What nobody has asked for is taken in portions; the bytes behind a portion come again later."""
+
+    PING_FRAME = frame(PING, 8)
+
+    def test_a_portion_ends_between_two_frames(self) -> None:
+        _, admitted = guarded(START, 2 * UNASKED_AT_A_TIME * self.PING_FRAME)
+        assert admitted == len(START) + UNASKED_AT_A_TIME * len(self.PING_FRAME)
+
+    def test_the_next_portion_is_as_large(self) -> None:
+        guard, _ = guarded(START)
+        stream = 5 * UNASKED_AT_A_TIME * self.PING_FRAME
+        portions = []
+        while stream:
+            portions.append(guard.admit(stream))
+            stream = stream[portions[-1] :]
+        assert portions == [UNASKED_AT_A_TIME * len(self.PING_FRAME)] * 5
+
+    def test_a_frame_that_comes_in_two_reads_is_judged_once(self) -> None:
+        guard, _ = guarded(START)
+        stream = UNASKED_AT_A_TIME * self.PING_FRAME
+        assert guard.admit(stream[:-3]) == len(stream) - 3
+        assert guard.admit(stream[-3:] + self.PING_FRAME) == 3 + len(self.PING_FRAME)
+
+    def test_large_frames_make_a_small_portion(self) -> None:
+        guard = FrameGuard(max_frame_bytes=1 << 14)
+        large = frame(0xFA, 1 << 14)
+        assert guard.admit(START + 10 * large) == len(START) + 2 * len(large)
+
+    def test_data_is_asked_for(self) -> None:
+        stream = START + 10 * UNASKED_AT_A_TIME * frame(DATA, 1)
+        assert guarded(stream)[1] == len(stream)
+
+    def test_so_is_what_work_has_earned(self) -> None:
+        guard, _ = guarded(START)
+        guard.pings = UNASKED_AT_A_TIME
+        stream = 2 * UNASKED_AT_A_TIME * frame(PING, 8, flags=ACK)
+        assert guard.admit(stream) == len(stream)
+        assert guard.admit(stream) == len(stream) // 2
 
 
 frames = st.builds(frame, st.integers(0, 12), st.integers(0, LIMIT + 2), flags=st.integers(0, 3))

@@ -660,13 +660,20 @@ def test_a_flood_ends_early_and_is_named(form: str) -> None:
     assert answered <= sent
 
 
+def hear_all(codec: H2Codec, wire: bytes) -> None:
+    """As a connection does that rests in between."""
+    codec.receive(wire)
+    while codec.held:
+        codec.receive(b"")
+
+
 @pytest.mark.parametrize("form", FLOODS)
 def test_a_flood_in_one_read_costs_no_time(form: str) -> None:
     make, _ = FLOODS[form]
     codec = session()
     wire = head(OK) + b"".join(make(at) for at in range(20_000 if len(make(0)) < 100 else 150))
     began = time.process_time()
-    codec.receive(wire)
+    hear_all(codec, wire)
     assert codec.failure is not None
     assert time.process_time() - began < 2.0
 
@@ -773,7 +780,7 @@ def test_a_flood_is_judged_by_the_time_that_passes() -> None:
         codec = session()
         for second in range(60):
             codec.tick(float(second))
-            codec.receive(frame(PING, 0, bytes(8)) * per_s)
+            hear_all(codec, frame(PING, 0, bytes(8)) * per_s)
             if codec.failure is not None:
                 return second
         return 60
@@ -787,7 +794,7 @@ def test_what_our_work_earns_has_a_bound() -> None:
     codec._guard.streams = 10**9
     count = 0
     while codec.failure is None:
-        codec.receive(frame(PING, 0, bytes(8)) * 1_000)
+        hear_all(codec, frame(PING, 0, bytes(8)) * 1_000)
         codec.data_to_send()
         count += 1_000
     assert count <= 102_000
