@@ -119,10 +119,13 @@ def h2_input(data: bytes) -> str:
     """`H2Codec.receive`: whole and in pieces, with the same outcome; and what may be called afterwards."""
     whole, cut = _h2_session(), _h2_session()
     heard = whole.receive(data)
+    while whole.held:
+        heard += whole.receive(b"")
     in_pieces: list[events.Event] = []
     for piece in _cuts(data):
         if cut.failure is None:
             in_pieces += cut.receive(piece)
+    assert not cut.held
     _check_events(heard)
     assert type(whole.failure) is type(cut.failure), (whole.failure, cut.failure)
     assert repr(_joined(heard)) == repr(_joined(in_pieces)), "another outcome where the bytes come in pieces"
