@@ -268,7 +268,8 @@ def _balances(client: hyperpool.Client) -> None:
     for loop in list(client.pool._loops.values()):
         for connection in loop._connections:
             if isinstance(connection, Http2Connection):
-                ledgers = [connection._ledger, *(stream.ledger for stream in list(connection._streams.values()))]
+                streams = list(connection._streams.open.values())
+                ledgers = [connection._windows.ledger, *(stream.ledger for stream in streams)]
                 if not all(ledger.balanced for ledger in ledgers):
                     raise Wrong(f"a ledger of {connection!r} does not balance (L7)")
 

@@ -66,6 +66,8 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("engine.trust", "engine.socks", "engine.race"),
         ("engine.tunnel",),
         ("engine.dial", "engine.connection", "engine.expectations"),
+        ("engine.h2_uploads", "engine.h2_windows"),
+        ("engine.h2_streams",),
         ("engine.dialler", "engine.http2", "engine.connections"),
         ("engine.http1",),
         ("engine.dials", "engine.settlement"),

@@ -101,7 +101,7 @@ class Connection:
         self.carried_any = False
         # What it was lost by.
         self.lost_by: HyperpoolError | None = None
-        self.opened_at = self.idle_since = host.now
+        self.opened_at = host.now
         # With jitter, so that connections opened together do not all end together.
         self.retire_at = host.now + limits.max_age_s * random.uniform(0.9, 1.1)
         self._codec = codec

@@ -48,6 +48,7 @@ class Http1Connection(Connection):
         self._sending = False
         self._upload_parked = False
         self._used = False
+        self._idle_since = host.now
         self._begins_at_bytes = -1
         self._expectations = Expectations(limits.continue_after_s)
         # HTTP/2 as it was offered with the request under way (RFC 7540 3.2), and until when others wait for the answer.
@@ -250,7 +251,7 @@ class Http1Connection(Connection):
         if self._expectations.held:
             self._expectations.forget(exchange)
         self._used = True
-        self.idle_since = self.host.now
+        self._idle_since = self.host.now
         exchange.complete(self._trailers, self.host.now)
         self.host.finished(exchange)
         if not self._h1.reusable or self.host.closes_unannounced:
@@ -274,7 +275,7 @@ class Http1Connection(Connection):
         """Idle expiry and age; a busy connection has only its exchange's deadline."""
         if self._exchange is not None:
             return min(self._expectations.next_at(), NEVER if self.ready else self._patience_until_at)
-        return min(self.idle_since + self.limits.idle_s, self.retire_at)
+        return min(self._idle_since + self.limits.idle_s, self.retire_at)
 
     def on_timer(self) -> None:
         """Close what has been idle, or open, for too long; send what has waited for long enough."""

@@ -773,10 +773,10 @@ class Bench:
 def check_ledgers(connection: Http2Connection) -> None:
     """L7, at this moment, and that h2, which tells the peer, has counted the same."""
     machine = connection._h2._machine
-    assert connection._ledger.balanced
+    assert connection._windows.ledger.balanced
     if connection.life is not Life.CLOSED:
         # What comes on streams that we have reset is credited by h2 alone.
-        assert machine._inbound_flow_control_window_manager.current_window_size <= connection._ledger.left
-    for stream in connection._streams.values():
+        assert machine._inbound_flow_control_window_manager.current_window_size <= connection._windows.ledger.left
+    for stream in connection._streams.open.values():
         assert stream.ledger.balanced
         assert machine.streams[stream.stream_id]._inbound_window_manager.current_window_size == stream.ledger.left

@@ -9,7 +9,7 @@ from engine_bench import CANCEL, NO_ERROR, Bench, Endless, HandFed
 from hyperframe.frame import DataFrame, WindowUpdateFrame
 
 from hyperpool.engine.connection import BACKLOG_BYTES
-from hyperpool.engine.http2 import TURN_BYTES
+from hyperpool.engine.h2_uploads import TURN_BYTES
 from hyperpool.errors import HyperpoolError, LocalProtocolError, StreamReset
 
 MakeBench = Callable[..., Bench]

@@ -41,9 +41,9 @@ def assert_conserved(bench: Bench, peer: H2Peer) -> None:
     check_ledgers(connection)
     # Bytes on closed streams are counted, and given back, by h2 itself.
     orphans = connection._h2._machine._inbound_flow_control_window_manager._bytes_processed
-    ledger = connection._ledger
+    ledger = connection._windows.ledger
     assert peer.connection_credit + ledger.uncredited + ledger.buffered + orphans == ledger.granted
-    for stream_id, stream in connection._streams.items():
+    for stream_id, stream in connection._streams.open.items():
         assert peer.stream_credit[stream_id] == stream.ledger.left
 
 
@@ -241,13 +241,13 @@ def widths(bench: Bench, peer: H2Peer, call: Call, *, after_s: float) -> list[in
         assert len(call.read()) == sent
         bench.run()
         assert_conserved(bench, peer)
-        found.append(http2(bench)._streams[call.stream_id].ledger.window_bytes)
+        found.append(http2(bench)._streams.open[call.stream_id].ledger.window_bytes)
     return found
 
 
 def distant(bench: Bench) -> H2Peer:
     peer = bench.open_h2()
-    http2(bench)._round_trip_s = ROUND_TRIP_S
+    http2(bench)._windows.round_trip_s = ROUND_TRIP_S
     return peer
 
 
@@ -259,7 +259,7 @@ def test_the_round_trip_is_measured_with_our_settings(bench: Bench) -> None:
     bench.advance(ROUND_TRIP_S)
     peer.greet()
     bench.run()
-    assert http2(bench)._round_trip_s == pytest.approx(ROUND_TRIP_S)
+    assert http2(bench)._windows.round_trip_s == pytest.approx(ROUND_TRIP_S)
 
 
 def test_a_window_that_holds_a_keen_reader_back_grows_up_to_its_bound(make_bench: MakeBench) -> None:
@@ -279,7 +279,7 @@ def test_a_window_whose_half_comes_in_a_moment_grows_at_once_to_what_round_trips
     bench.advance(ROUND_TRIP_S / 10)
     assert len(call.read()) == STREAM_BYTES // 2
     bench.run()
-    widened = http2(bench)._streams[call.stream_id].ledger.window_bytes
+    widened = http2(bench)._streams.open[call.stream_id].ledger.window_bytes
     assert widened == pytest.approx(3 * 10 * STREAM_BYTES // 2, rel=0.01)
     assert_conserved(bench, peer)
 
