@@ -125,11 +125,12 @@ class FrameGuard:
     """Walks the frame heads of one connection's incoming bytes.
 
     Owned by the loop thread. ``error_code`` is what the GOAWAY should carry once `admit` found something. The codec
-    counts its own frames here (``streams``, ``data_frames``, ``pings``), and its owner sets the time (``now``).
+    counts its own frames here (`ask`, ``data_frames``, ``pings``), and its owner sets the time (``now``).
     ``answers``: how many frames have come that are answered with frames of our own.
     """
 
     __slots__ = (
+        "_awaited_heads",
         "_block_bytes",
         "_buckets",
         "_continuations",
@@ -158,12 +159,20 @@ class FrameGuard:
         self._block_bytes: int | None = None
         self._continuations = 0
         self._buckets: dict[str, _Bucket] = {}
+        # Of the requests that went out: what each is answered with is no flood.
+        self._awaited_heads = 0
         # Tokens that the bytes which are walked now have taken out of bursts.
         self._unasked = 0
         self.now = 0.0
         self.streams = self.data_frames = self.pings = self.answers = 0
         self.failure: RemoteProtocolError | None = None
         self.error_code = PROTOCOL_ERROR
+
+    def ask(self) -> None:
+        """One more request goes out."""
+        self.streams += 1
+        if self._awaited_heads < MOST_TOKENS:
+            self._awaited_heads += 1
 
     def admit(self, data: bytes) -> int:
         """How many of these bytes h2 may see now.
@@ -182,9 +191,15 @@ class FrameGuard:
             if not (self._head or self._first) and size - at >= HEAD_BYTES:
                 high, low, kind, flags = _LENGTH_KIND_FLAGS.unpack_from(data, at)
                 length = high << 8 | low
-                if kind == _DATA and 0 < length <= self._max_frame_bytes and not flags & _PADDED:
-                    at += HEAD_BYTES + length  # nothing to be said about it, and nearly all bytes are in such frames
-                    continue
+                if length <= self._max_frame_bytes:
+                    # Nothing is to be said about these two, and nearly all that comes is one of them.
+                    if kind == _DATA and length and not flags & _PADDED:
+                        at += HEAD_BYTES + length
+                        continue
+                    if kind == _HEADERS and flags & _END_HEADERS and self._awaited_heads:
+                        self._awaited_heads -= 1
+                        at += HEAD_BYTES + length
+                        continue
             # With the byte behind it, which says how much of a padded frame is padding.
             head = self._head + data[at : at + HEAD_BYTES + 1 - len(self._head)]
             if len(head) < HEAD_BYTES or (len(head) == HEAD_BYTES and _is_padded_data(head)):

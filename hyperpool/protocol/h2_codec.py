@@ -65,6 +65,10 @@ class H2Codec:
     def __init__(self, limits: Limits, *, push: bool = False, upgrade: bytes = b"") -> None:
         """``upgrade``: the method of the request that goes out over HTTP/1.1 and is answered on stream 1, if any."""
         self.failure: HyperpoolError | None = None
+        # How many streams the peer allows at a time (RFC 9113 5.1.2). Until its SETTINGS are here this is 1: the first
+        # request goes out at once, while a burst waits for the one round trip after which nobody can overrun a limit
+        # that was not known yet.
+        self.peer_stream_limit = 1
         self.settings_received = False
         self.settings_acknowledged = False
         # Bytes of the peer that wait until `receive` is called again (`FrameGuard.admit`).
@@ -99,7 +103,7 @@ class H2Codec:
 
     def open(self, head: ours.RequestHead, *, end: bool) -> int:
         """Send a request head; the id of its stream (RFC 9113 5.1.1). The caller has seen that a slot is free."""
-        self._guard.streams += 1
+        self._guard.ask()
         return self._machine.send_request(head_fields_for_h2(head), end=end)
 
     def send(self, stream_id: int, data: bytes | memoryview, *, end: bool) -> None:
@@ -149,15 +153,6 @@ class H2Codec:
         return data
 
     # -- what the peer allows --------------------------------------------------------------------------------------
-
-    @property
-    def peer_stream_limit(self) -> int:
-        """How many streams the peer allows at a time (RFC 9113 5.1.2).
-
-        Until its SETTINGS are here this is 1: the first request goes out at once, while a burst waits for the one
-        round trip after which nobody can overrun a limit that was not known yet.
-        """
-        return self._machine.remote_settings.max_concurrent_streams if self.settings_received else 1
 
     @property
     def exhausted(self) -> bool:
@@ -273,6 +268,7 @@ class H2Codec:
 
     def _on_settings(self, event: Any, events: list[ours.Event]) -> None:
         self.settings_received = True
+        self.peer_stream_limit = self._machine.remote_settings.max_concurrent_streams
         events.append(ours.PeerSettings())
 
     def _on_settings_acknowledged(self, event: Any, events: list[ours.Event]) -> None:

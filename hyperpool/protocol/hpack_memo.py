@@ -217,8 +217,8 @@ class MemoEncoder(hpack.Encoder):
             table.resized = False
         if table.version != self._version:
             self._forget_references()  # its size has changed
-        references = self._references
-        parts.extend(references.get(field) or self._represent(field, huffman) for field in headers)
+        known = self._references.get
+        parts.extend([known(field) or self._represent(field, huffman) for field in headers])
         return b"".join(parts)
 
     def _forget_references(self) -> None:
