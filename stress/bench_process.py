@@ -6,6 +6,7 @@ Nothing of one measurement is left for the next: no import, no connection, no wa
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,6 +39,8 @@ _WITH_A_CLIENT: dict[Kind, Callable[[Scenario, Job, Any], Measured]] = {
 def measure(job: Job) -> Measured:
     """Take one measurement in this process."""
     scenario = BY_KEY[job.scenario]
+    if scenario.one_cpu and hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if job.client == "tcp":
         return bench_long.transfers(scenario, job, bench_long.Tcp(job))
     kind = KINDS[job.client]

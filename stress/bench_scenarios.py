@@ -48,7 +48,10 @@ class Where(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What is measured. Immutable. ``workers``: threads (tasks, for clients of asyncio), or requests in flight."""
+    """What is measured. Immutable. ``workers``: threads (tasks, for clients of asyncio), or requests in flight.
+
+    ``one_cpu``: the client keeps to one CPU, and leaves the others to the server.
+    """
 
     key: str
     title: str
@@ -57,6 +60,7 @@ class Scenario:
     clients: tuple[str, ...]
     workers: int = 1
     size_bytes: int = BODY_BYTES
+    one_cpu: bool = False
 
     @property
     def h2(self) -> bool:
@@ -93,15 +97,18 @@ _FLIGHT = (
 _FLIGHT_1000 = ("hyperpool", "hyperpool-aio", "httpcore", "aiohttp", "pycurl-multi", "primp-async", "pyreqwest-async")
 
 
-def _threads(where: Where, name: str, workers: int, clients: tuple[str, ...] = _THREADS) -> Scenario:
+def _threads(
+    where: Where, name: str, workers: int, clients: tuple[str, ...] = _THREADS, *, one_cpu: bool = False
+) -> Scenario:
     threads = "1 thread" if workers == 1 else f"{workers} threads"
     return Scenario(
-        key=f"{name},{workers}",
-        title=f"{name}: GET 1 KiB, {threads}",
+        key=f"{name},{workers}{',one-cpu' * one_cpu}",
+        title=f"{name}: GET 1 KiB, {threads}{', the client on one CPU' * one_cpu}",
         kind=Kind.REQUESTS,
         where=where,
         clients=clients,
         workers=workers,
+        one_cpu=one_cpu,
     )
 
 
@@ -109,6 +116,7 @@ SCENARIOS = (
     _threads(Where.NGINX_H2, "h2", 1),
     _threads(Where.NGINX_H2, "h2", 16),
     _threads(Where.NGINX_H2, "h2", 64),
+    _threads(Where.NGINX_H2, "h2", 16, one_cpu=True),
     _threads(Where.NGHTTPD, "h2-nghttpd", 16, ("hyperpool", "httpcore", "httpx", "niquests", *_NATIVE)),
     Scenario(
         key="h2,in-flight",
@@ -127,6 +135,7 @@ SCENARIOS = (
         workers=1_000,
     ),
     _threads(Where.NGINX_H1, "h1", 16),
+    _threads(Where.NGINX_H1, "h1", 16, one_cpu=True),
     Scenario(
         key="down-h2",
         title="100 MB down, h2, read as it comes",
