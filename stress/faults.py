@@ -1,13 +1,15 @@
 """The Nth operation fails, for every N: one fixed scenario, run again and again until no fault is met any more.
 
-    python -m stress.faults                      # every kind of fault
+    python -m stress.faults                      # every kind of fault, once, over HTTP/2
     python -m stress.faults --kind socket --first 17 --last 17
+    python -m stress.faults --everything         # over HTTP/1.1 as well; and faults that last
 
 A kind is a set of operations (of sockets, of the selector, of the name service, of starting threads, of memory). In run
-N the Nth call of one of them raises what it would raise when the system fails; all others work. After each run:
+N the Nth call of one of them does what it does when the system fails; all others work, or, of faults that last, all
+before it. After each run:
 
 - every call of the scenario has ended, with the right answer or a `HyperpoolError` (MemoryError, where the caller's
-  own thread ran out of it), within `PATIENCE_S`;
+  own thread ran out of it), within `PATIENCE_S`; with the right answer, if what happened is no failure (`HARMLESS`);
 - requests on the same client succeed again within `RECOVERY_S`;
 - both ledgers of every connection balance (L7);
 - after `close` no thread and no descriptor is left.
@@ -28,7 +30,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,25 +58,50 @@ LARGE = 262_144
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One function that can fail. Immutable."""
+    """One function that can fail. Immutable. ``fault``: what happens then, given the genuine one and its arguments."""
 
     owner: Any
     name: str
-    fault: Callable[[], BaseException]
+    fault: Callable[..., Any]
+
+
+def _raises(make: Callable[[], BaseException]) -> Callable[..., Any]:
+    def fault(genuine: object, *arguments: object, **keywords: object) -> Any:
+        raise make()
+
+    return fault
 
 
 def _os_error(code: int) -> Callable[[], BaseException]:
     return lambda: OSError(code, os.strerror(code))
 
 
-def _operations(owner: Any, fault: Callable[[], BaseException], *names: str) -> list[Operation]:
-    return [Operation(owner, name, fault) for name in names]
+def _one_byte_sent(genuine: Callable[..., int], sock: object, data: Any) -> int:
+    return genuine(sock, data[:1])
+
+
+def _one_byte_received(genuine: Callable[..., bytes], sock: object, size: int) -> bytes:
+    return genuine(sock, 1)
+
+
+def _operations(owner: Any, make: Callable[[], BaseException], *names: str) -> list[Operation]:
+    return [Operation(owner, name, _raises(make)) for name in names]
 
 
 KINDS: dict[str, list[Operation]] = {
     "socket": [
         *_operations(socket.socket, _os_error(errno.ECONNRESET), "send", "recv"),
         *_operations(socket.socket, _os_error(errno.ENOBUFS), "connect_ex", "setsockopt", "getsockopt", "setblocking"),
+    ],
+    "pipe": [
+        *_operations(socket.socket, _os_error(errno.EPIPE), "send"),
+        *_operations(socket.socket, _os_error(errno.ETIMEDOUT), "recv"),
+    ],
+    "interrupted": _operations(socket.socket, _os_error(errno.EINTR), "send", "recv"),
+    "blocked": _operations(socket.socket, _os_error(errno.EAGAIN), "send", "recv"),
+    "short": [
+        Operation(socket.socket, "send", _one_byte_sent),
+        Operation(socket.socket, "recv", _one_byte_received),
     ],
     "descriptor": [
         *_operations(socket, _os_error(errno.EMFILE), "socketpair"),
@@ -96,16 +123,19 @@ KINDS: dict[str, list[Operation]] = {
         *_operations(Response, MemoryError, "__init__"),
     ],
 }
+# What any call may meet, and no caller may notice. If it lasted, nothing would ever get on.
+HARMLESS = frozenset({"interrupted", "blocked", "short"})
 
 
 class Injector:
-    """Lets the Nth call of a kind's operations fail.
+    """Lets the Nth call of a kind's operations fail; with ``lasting``, all those behind it too.
 
     Shared; the counter is guarded by _lock.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, lasting: bool = False) -> None:
         self._operations = KINDS[kind]
+        self._lasting = lasting
         self._lock = threading.Lock()
         self._at = 0
         self._calls = 0
@@ -133,7 +163,7 @@ class Injector:
         def counted(*arguments: Any, **keywords: Any) -> Any:
             # The pair within the process that wakes a loop cannot be reset by anybody.
             if not _is_local(arguments) and self._is_due(operation):
-                raise operation.fault()
+                return operation.fault(genuine, *arguments, **keywords)
             return genuine(*arguments, **keywords)
 
         setattr(operation.owner, operation.name, counted)
@@ -151,6 +181,8 @@ class Injector:
                 return False
             self._calls += 1
             due = self._calls == self._at
+            if self._lasting and self._calls > self._at:
+                return True
             if due:
                 where = getattr(operation.owner, "__name__", str(operation.owner))
                 self.fired = f"{where}.{operation.name} on {threading.current_thread().name}"
@@ -224,11 +256,13 @@ class Scenario:
         self.client.submit("GET", self.url(f"/bytes/{LARGE}")).cancel()
 
 
-def run_once(injector: Injector, at: int, served: servers.Served) -> str:
+def run_once(injector: Injector, at: int, served: servers.Served, *, http2: bool, harmless: bool) -> str:
     """One run; what failed in it, "" where nothing was left to fail. Raises Wrong."""
     before = _descriptors()
     limits = hyperpool.Limits(stream_window_bytes=65_535, upload_buffer_bytes=16_384)
-    client = hyperpool.Client(verify=str(served.ca_file), timeout=PATIENCE_S / 2, limits=limits, trust_env=False)
+    client = hyperpool.Client(
+        verify=str(served.ca_file), timeout=PATIENCE_S / 2, limits=limits, trust_env=False, http2=http2
+    )
     scenario = Scenario(client, served.url)
     try:
         with injector.armed(at):
@@ -237,6 +271,8 @@ def run_once(injector: Injector, at: int, served: servers.Served) -> str:
             injector.disarm()
             if time.monotonic() - began_at > PATIENCE_S:
                 raise Wrong(f"took {time.monotonic() - began_at:.1f} s: {scenario.outcomes}")
+            if harmless and set(scenario.outcomes) != {"ok"}:
+                raise Wrong(f"somebody noticed: {scenario.outcomes}")
             _recovers(client, served)
             _balances(client)
     finally:
@@ -291,23 +327,47 @@ def _nothing_is_left(before: set[str]) -> None:
         time.sleep(0.005)
 
 
-def search(kind: str, served: servers.Served, *, first: int, last: int) -> list[str]:
-    """All runs of a kind; what went wrong in them."""
-    injector, wrong = Injector(kind), []
+@dataclass(frozen=True, slots=True)
+class Search:
+    """All runs of a kind. Immutable."""
+
+    kind: str
+    http2: bool = True
+    lasting: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}{', lasting' * self.lasting}{'' if self.http2 else ', HTTP/1.1'}"
+
+
+def everything(kinds: Iterable[str]) -> list[Search]:
+    """Each of them over both versions; those that can last also as such."""
+    return [
+        Search(kind, http2, lasting)
+        for lasting in (False, True)
+        for http2 in (True, False)
+        for kind in kinds
+        if not (lasting and kind in HARMLESS)
+    ]
+
+
+def search(what: Search, served: servers.Served, *, first: int, last: int) -> tuple[int, list[str]]:
+    """How many faults there were, and what went wrong in them."""
+    injector, wrong = Injector(what.kind, lasting=what.lasting), []
+    harmless = what.kind in HARMLESS
     for at in range(first, last + 1):
         faulthandler.dump_traceback_later(4 * PATIENCE_S, exit=True)
         try:
-            fired = run_once(injector, at, served)
+            fired = run_once(injector, at, served, http2=what.http2, harmless=harmless)
         except Exception as error:
-            wrong.append(f"{kind} {at} ({injector.fired or 'no fault'}): {type(error).__name__}: {error}")
+            wrong.append(f"{what} {at} ({injector.fired or 'no fault'}): {type(error).__name__}: {error}")
             print("  " + wrong[-1], flush=True)
             continue
         finally:
             faulthandler.cancel_dump_traceback_later()
         if not fired:
             break
-    print(f"{kind:12} {at - first:5} faults, {len(wrong)} wrong", flush=True)
-    return wrong
+    print(f"{what!s:30} {at - first:5} faults, {len(wrong)} wrong", flush=True)
+    return at - first, wrong
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -316,18 +376,23 @@ def main(argv: list[str] | None = None) -> int:
         prog="python -m stress.faults", description="The Nth operation fails, for every N."
     )
     parser.add_argument("--kind", choices=KINDS, action="append", help="one kind only; may be given again")
+    parser.add_argument("--everything", action="store_true", help="over both versions, once and lasting")
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--last", type=int, default=MOST_RUNS)
     options = parser.parse_args(argv)
     # A fault on an I/O thread is told to whoever waits; a traceback on stderr would be a second, loud way.
     unhandled: list[str] = []
     threading.excepthook = lambda args: unhandled.append(f"{args.thread and args.thread.name}: {args.exc_value!r}")
-    wrong = []
+    wrong, faults = [], 0
+    kinds = options.kind or list(KINDS)
     with servers.nginx() as served:
         with hyperpool.Client(verify=str(served.ca_file)) as warm:
             warm.get(served.url("/bytes/1000"))  # imports, caches: what is done once in a process
-        for kind in options.kind or KINDS:
-            wrong += search(kind, served, first=options.first, last=options.last)
+        for what in everything(kinds) if options.everything else map(Search, kinds):
+            found, gone_wrong = search(what, served, first=options.first, last=options.last)
+            faults += found
+            wrong += gone_wrong
+    print(f"{faults:,} faults, {len(wrong)} wrong")
     for line in unhandled:
         print(f"  a thread died loudly: {line}")
     return 1 if wrong or unhandled else 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.dial import DialCancel, dial
 from hyperpool.errors import HyperpoolError
-from hyperpool.handoff.inbox import InboxClosed
+from hyperpool.handoff.inbox import InboxClosed, until_there_is_memory
 from hyperpool.handoff.messages import Dialed, DialFailed
 
 if TYPE_CHECKING:
@@ -62,29 +62,17 @@ class DialThreads:
         except HyperpoolError as error:
             self._put(deliver, DialFailed(error))
         except BaseException as error:  # nobody else would tell those who wait (L5)
-            self._fail(deliver, error)
+            failed = HyperpoolError(f"connecting to {self._route.origin} failed: {error!r}")
+            failed.__cause__ = error
+            self._put(deliver, DialFailed(failed))
         else:
-            self._hand_over(deliver, dialed)
-
-    def _hand_over(self, deliver: Callable[[Any], None], dialed: Any) -> None:
-        try:
-            taken = self._put(deliver, Dialed(dialed))
-        except BaseException as error:  # no memory for one message: a loop that counts on a dial would never end
-            dialed.close()
-            self._fail(deliver, error)
-        else:
-            if not taken:
+            if not self._put(deliver, Dialed(dialed)):
                 dialed.close()
-
-    def _fail(self, deliver: Callable[[Any], None], cause: BaseException) -> None:
-        failed = HyperpoolError(f"connecting to {self._route.origin} failed: {cause!r}")
-        failed.__cause__ = cause
-        self._put(deliver, DialFailed(failed))
 
     @staticmethod
     def _put(deliver: Callable[[Any], None], message: Dialed | DialFailed) -> bool:
         try:
-            deliver(message)
+            until_there_is_memory(deliver, message)
         except InboxClosed:
             return False
         return True

@@ -15,8 +15,12 @@ The rules, of which each has once been broken by somebody:
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
+
+MEMORY_AGAIN_S = 0.05
 
 
 class Wakeup(Protocol):
@@ -25,6 +29,20 @@ class Wakeup(Protocol):
     def wake(self) -> None: ...
 
     def drain(self) -> None: ...
+
+
+def until_there_is_memory(tell: Callable[..., object], *what: object) -> None:
+    """Tell somebody something, again and again while memory is short.
+
+    For threads of ours: a loop that counts on what they tell would wait for ever (L5), and nobody else could tell it.
+    """
+    while True:
+        try:
+            tell(*what)
+        except MemoryError:
+            time.sleep(MEMORY_AGAIN_S)
+        else:
+            return
 
 
 class InboxClosed(Exception):

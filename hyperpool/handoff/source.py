@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.body import BytesUpload, Upload, UploadPipe
+from hyperpool.handoff.inbox import until_there_is_memory
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.protocol.fields import prepare_trailers
 
@@ -184,11 +185,9 @@ def _upload(
                     return
         finally:
             _close(iterator)
-        trailers = None if make_trailers is None else make_trailers()
+        pipe.finish(None if make_trailers is None else make_trailers())
     except BaseException as error:  # whatever the caller's code raises belongs to the thread that waits (L5)
-        pipe.fail(error)
-    else:
-        pipe.finish(trailers)
+        until_there_is_memory(pipe.fail, error)
 
 
 def _close(iterator: Iterator[Any]) -> None:

@@ -209,6 +209,23 @@ class TestTheUploader:
             drain(make_source(pieces()))
         assert caught.value is error
 
+    def test_the_loop_is_told_once_there_is_memory_to_tell_it(self) -> None:
+        """L5: nobody else could tell it, and the thread does not die loudly."""
+        told, short = threading.Event(), [MemoryError(), MemoryError()]
+
+        def notify() -> None:
+            if short:
+                raise short.pop()
+            told.set()
+
+        def pieces():
+            raise OSError("disk")
+            yield b""
+
+        upload = make_source(pieces()).open(notify=notify, capacity_bytes=10)
+        assert told.wait(WAIT_S)
+        assert isinstance(upload.take(10).failure, OSError)
+
     def test_an_iterable_that_cannot_even_start_fails_the_upload(self) -> None:
         class Unwilling:
             def __iter__(self):
