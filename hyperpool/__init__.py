@@ -54,7 +54,7 @@ from hyperpool.errors import (
     TotalTimeout,
     WriteTimeout,
 )
-from hyperpool.handoff.exchange import ResponseFuture
+from hyperpool.handoff.futures import ResponseFuture
 from hyperpool.handoff.response import Response
 from hyperpool.pool import ConnectionPool, PoolStats
 from hyperpool.values import Limits, Origin, Request, Timeout

@@ -33,7 +33,8 @@ from hyperpool.proxies import ProxyLike
 from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, as_timeout, parse_url, without_userinfo
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import Informational, ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
+    from hyperpool.handoff.hooks import Informational
     from hyperpool.handoff.response import Response
     from hyperpool.policy.download import Download, Run
     from hyperpool.policy.progress import ProgressLike

@@ -28,7 +28,7 @@ from hyperpool.pool import ConnectionPool
 from hyperpool.values import Limits, Origin, Proxy, Route, Timeout, TlsSettings, parse_url
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
     from hyperpool.window import BaseFlowControlManager
 
 C = TypeVar("C", bound="Connection")

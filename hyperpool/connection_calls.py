@@ -22,7 +22,7 @@ from hyperpool.protocol.fields import CONNECTION_SPECIFIC
 from hyperpool.values import Origin, Request, Timeout, parse_url
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
     from hyperpool.handoff.pushes import Pushes
 
 # Requests whose pushes can still be asked for. Each promise holds a stream, of which a server has about a hundred.

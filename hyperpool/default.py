@@ -15,7 +15,7 @@ from hyperpool.client import Client
 from hyperpool.handoff.forks import in_child
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
     from hyperpool.handoff.response import Response
     from hyperpool.policy.download import Download
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool.errors import HyperpoolError, InvalidURL, PoolClosed, PoolFull
 from hyperpool.handoff.deadlines import NEVER
-from hyperpool.handoff.exchange import Exchange, Informational, ResponseFuture, Review
-from hyperpool.handoff.futures import LoopFuture, SoleWaiter
-from hyperpool.handoff.hooks import as_hooks
+from hyperpool.handoff.exchange import Exchange, Review
+from hyperpool.handoff.futures import LoopFuture, ResponseFuture, SoleWaiter
+from hyperpool.handoff.hooks import Informational, as_hooks
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.loop_thread import on_loop_thread
 from hyperpool.handoff.messages import Close, Connect, Ping, Prewarm, Retire, Submit

@@ -41,6 +41,7 @@ from hyperpool.engine.http2 import Http2Connection
 from hyperpool.handoff.body import BodyPipe, UploadPipe
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.handoff.inbox import Inbox
+from hyperpool.handoff.request_body import RequestBody
 from hyperpool.handoff.response import Response
 from hyperpool.protocol.h2_codec import H2Codec
 from hyperpool.protocol.tls import TlsStream
@@ -115,7 +116,8 @@ KINDS: dict[str, list[Operation]] = {
     "tls": _operations(TlsStream, MemoryError, "handshake", "feed", "read", "write", "ciphertext"),
     "memory": [
         *_operations(H2Codec, MemoryError, "open", "send", "receive", "data_to_send", "grant", "reset", "ping"),
-        *_operations(Exchange, MemoryError, "begin", "answer", "feed", "complete", "take_upload"),
+        *_operations(Exchange, MemoryError, "begin", "answer", "feed", "complete"),
+        *_operations(RequestBody, MemoryError, "take"),
         *_operations(BodyPipe, MemoryError, "feed", "take", "finish"),
         *_operations(UploadPipe, MemoryError, "feed", "take"),
         *_operations(Inbox, MemoryError, "put", "take"),

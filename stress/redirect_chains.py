@@ -23,7 +23,7 @@ from typing import Any
 
 import hyperpool
 from hyperpool.errors import HyperpoolError, TooManyRedirects
-from hyperpool.handoff.exchange import ResponseFuture
+from hyperpool.handoff.futures import ResponseFuture
 from hyperpool.handoff.response import Response, ResponseParts
 from hyperpool.policy import redirects
 from hyperpool.protocol.events import Head

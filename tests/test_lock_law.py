@@ -33,7 +33,7 @@ LOCK_ROOMS = {
     "handoff/body.py": "the pieces of one body, on their way in or out",
     "engine/resolve.py": "the name cache: shared by all dials of a pool, which run on threads of their own",
     "engine/trust.py": "building one TLS context; ALPN of a shared ssl.SSLContext: both among dial threads only",
-    "engine/dial.py": "the wake-ups of dials under way, which a loop rings when it closes",
+    "engine/dial_cancel.py": "the wake-ups of dials under way, which a loop rings when it closes",
     "connection_base.py": "which pool and which requests one of hyper's connection objects has now",
     "connection_calls.py": "the requests of one of hyper's connection objects, by their ids",
     "http_client/shared.py": "the pool that all http.client objects share, and the TLS context that they share",

@@ -14,7 +14,7 @@ import hyperpool
 client = hyperpool.Client(
     base_url=os.environ["UPSTREAM"],
     verify=os.environ.get("UPSTREAM_CA") or True,
-    timeout=hyperpool.Timeout(20, connect=3),
+    timeout=hyperpool.Timeout(20, connect=10),
 )
 app = Flask(__name__)
 

@@ -1,7 +1,8 @@
 """From a route to a connection: name, addresses, the race between them, the way through a proxy, the TLS handshake.
 
-Lives here: `dial`, `Dialed` (what it makes) and `DialCancel` (how others stop it). The race is in engine/race.py, what
-is said on the way in engine/tunnel.py; here are its phases, and the waiting. Must never come in: HTTP.
+Lives here: `dial` and `Dialed`, what it makes. The race is in engine/race.py, what is said on the way in
+engine/tunnel.py, how that is said over a socket in engine/handshakes.py, how others stop a dial in
+engine/dial_cancel.py; here are its phases, and the waiting. Must never come in: HTTP.
 
 A dial runs on a short-lived thread of its own, so that the loop never waits for a network (L4). It sleeps in one select
 that watches the racing sockets, the deadline, and the wake-up of its DialCancel; the answer of the name service, which
@@ -15,43 +16,35 @@ is a proxy that says no.
 from __future__ import annotations
 
 import errno
+import functools
 import selectors
 import socket
-import threading
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from hyperpool.engine.dial_cancel import DialCancel
+from hyperpool.engine.handshakes import Handshakes
 from hyperpool.engine.race import Race, words
 from hyperpool.engine.resolve import Address
 from hyperpool.engine.tunnel import Way
-from hyperpool.engine.wakeup import SocketWakeup
 from hyperpool.errors import (
-    CertificateError,
     ConnectError,
-    ConnectionLost,
     ConnectTimeout,
     HyperpoolError,
     NameResolutionError,
     PoolClosed,
     ProxyError,
-    RemoteProtocolError,
-    TlsError,
 )
-from hyperpool.handoff.forks import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hyperpool.engine.resolve import Resolver
     from hyperpool.engine.trust import TlsConfig
-    from hyperpool.engine.tunnel import Step, TlsInTls
+    from hyperpool.engine.tunnel import TlsInTls
     from hyperpool.protocol.tls import TlsStream
     from hyperpool.values import Route
-
-# One recv of the handshake: a server's whole flight with its certificates is 3 to 6 KiB.
-RECV_BYTES = 16_384
 
 # Between two tries to connect to a Unix socket whose queue is full. Half costs twice the tries, of 5 us each.
 UNIX_RETRY_S = 0.01
@@ -85,61 +78,6 @@ class Dialed:
     def close(self) -> None:
         """Give up the connection unused."""
         self.sock.close()
-
-
-class DialCancel:
-    """Ends dials from another thread, now and for ever.
-
-    Shared; guarded by _lock. May be given to any number of dials.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._wakeups: dict[SocketWakeup, Callable[[], None]] = {}
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """Make the dials raise PoolClosed at once, and later ones as soon as they begin."""
-        with self._lock:
-            self.cancelled = True
-            for wakeup in self._wakeups:
-                wakeup.wake()
-
-    def attach(self, abandon: Callable[[], None]) -> SocketWakeup:
-        """Used by a dial: the new wake-up belongs to its selector.
-
-        ``abandon`` closes the dial's sockets as they are.
-        """
-        wakeup = SocketWakeup()
-        with self._lock:
-            self._wakeups[wakeup] = abandon
-        return wakeup
-
-    def abandon_in_child(self) -> None:
-        """After a fork, in the child: close the copies of the descriptors.
-
-        The dialling threads are not here, and what they held would stay open: when the parent closes its connection,
-        the server would not learn of it before the child has ended.
-        """
-        self._lock = threading.Lock()
-        self.cancelled = True
-        dials, self._wakeups = self._wakeups, {}
-        for wakeup, abandon in dials.items():
-            abandon()
-            wakeup.close()
-
-    def wake(self, wakeup: SocketWakeup) -> None:
-        """Make one dial look around; nothing happens when it is over. Never blocks."""
-        with self._lock:
-            # The lock keeps the dial from closing the pair between look and send; one byte never waits.
-            if wakeup in self._wakeups:
-                wakeup.wake()
-
-    def detach(self, wakeup: SocketWakeup) -> None:
-        """Used by a dial that is over."""
-        with self._lock:
-            self._wakeups.pop(wakeup, None)
-        wakeup.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +172,17 @@ class _Dial:
         self._begin("tcp")
         sock = self._connect(addresses)
         address = self._race.sockets[sock]
+        handshakes = Handshakes(
+            self._route, way, sock, wait_for=self._wait_for, blame=functools.partial(self._demote, address)
+        )
         if way.opening:
             self._begin("proxy")
         for step in way.opening:
-            self._shake_hands(sock, step, address)
+            handshakes.shake(step)
         if way.tls is not None:
             self._begin("tls")
-            self._shake_hands(sock, way.tls, address)
-        alpn = self._agreed_protocol()
+            handshakes.shake(way.tls)
+        alpn = handshakes.agreed_protocol()
         self._begin("done")
         # The last moment in which we own it: from here on the caller closes it.
         del self._race.sockets[sock]
@@ -261,6 +202,14 @@ class _Dial:
         if self._wakeup.receiver in ready:
             self._wakeup.drain()
         return [sock for sock in ready if sock in self._race.sockets]
+
+    def _wait_for(self, sock: socket.socket, events: int) -> None:
+        self._selector.register(sock, events)
+        try:
+            while not self._select():
+                continue
+        finally:
+            self._selector.unregister(sock)
 
     def _check(self) -> None:
         if self._cancel.cancelled:
@@ -330,80 +279,6 @@ class _Dial:
 
     def _demote(self, address: Address) -> None:
         self._resolver.demote(self._way.host, self._way.port, address)
-
-    def _shake_hands(self, sock: socket.socket, step: Step, address: Address) -> None:
-        try:
-            while not self._advance(step):
-                self._send(sock, step.ciphertext())
-                self._receive(sock, step)
-            self._send(sock, step.ciphertext())
-        except CertificateError:
-            self._send_alert(sock, step)
-            raise
-        except (TlsError, ProxyError, ConnectionLost, RemoteProtocolError) as error:
-            self._send_alert(sock, step)
-            self._demote(address)
-            raise self._blamed(error) from error.__cause__
-
-    def _advance(self, step: Step) -> bool:
-        with gate:  # OpenSSL takes locks of its own in a handshake
-            return step.handshake()
-
-    def _blamed(self, error: HyperpoolError) -> HyperpoolError:
-        """The error as one of whoever it is about: TLS with the origin is the origin's, all else on the way is not."""
-        if isinstance(error, ProxyError) or (self._phase == "tls" and isinstance(error, TlsError)):
-            return error
-        return ProxyError(f"proxy {self._route.proxy}: {error}")
-
-    def _agreed_protocol(self) -> str | None:
-        session = self._way.session
-        alpn = None if session is None else session.alpn
-        if session is not None and not (self._route.http1 or self._route.force_http2) and alpn != "h2":
-            who = "proxy" if self._way.tls is None else "server"
-            raise TlsError(f"{self._route.origin}: the {who} does not speak HTTP/2 (ALPN: {alpn}); allow http1")
-        return alpn
-
-    def _send(self, sock: socket.socket, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[sock.send(view) :]
-            except (BlockingIOError, InterruptedError):
-                self._await(sock, selectors.EVENT_WRITE)
-            except OSError as error:
-                raise self._broken(error) from error
-
-    def _receive(self, sock: socket.socket, step: Step) -> None:
-        # Behind a SOCKS proxy's answer the origin's own bytes may follow at once: they stay in the socket.
-        most_bytes = 1 if step is self._way.socks else RECV_BYTES
-        while True:
-            self._await(sock, selectors.EVENT_READ)
-            try:
-                data = sock.recv(most_bytes)
-            except (BlockingIOError, InterruptedError):
-                continue
-            except OSError as error:
-                raise self._broken(error) from error
-            step.feed(data) if data else step.feed_eof()
-            return
-
-    def _await(self, sock: socket.socket, events: int) -> None:
-        self._selector.register(sock, events)
-        try:
-            while not self._select():
-                continue
-        finally:
-            self._selector.unregister(sock)
-
-    def _broken(self, error: OSError) -> ConnectError:
-        if self._phase == "proxy":
-            return ProxyError(f"proxy {self._route.proxy}: the connection broke ({words(error)})")
-        return TlsError(f"{self._route.origin}: the connection broke during the TLS handshake ({words(error)})")
-
-    def _send_alert(self, sock: socket.socket, step: Step) -> None:
-        # Tells the server's log why. Suppressed: we are leaving, and the error on its way out says more.
-        with suppress(OSError):
-            sock.send(step.ciphertext())
 
 
 def _on_this_machine(path: str) -> Address:

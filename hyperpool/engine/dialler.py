@@ -10,7 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hyperpool.engine.dial import DialCancel, dial
+from hyperpool.engine.dial import dial
+from hyperpool.engine.dial_cancel import DialCancel
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.inbox import InboxClosed, until_there_is_memory
 from hyperpool.handoff.messages import Dialed, DialFailed

@@ -32,7 +32,8 @@ class Expectations:
 
     def hold(self, exchange: Exchange, now: float) -> None:
         """Its head has gone out; its body waits."""
-        exchange.hold_upload()
+        assert exchange.request_body is not None
+        exchange.request_body.starved = True
         self.held[exchange] = now + self._wait_s
 
     def next_at(self) -> float:
@@ -57,7 +58,8 @@ class Expectations:
     def refuse(self, exchange: Exchange) -> None:
         """Its body never goes: from here on the server is waited for, and nothing else."""
         self.forget(exchange)
-        exchange.refuse_upload()
+        assert exchange.request_body is not None
+        exchange.request_body.refuse()
 
     def forget(self, exchange: Exchange) -> None:
         """It is over, or goes on elsewhere."""

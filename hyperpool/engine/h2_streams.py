@@ -43,7 +43,7 @@ class Stream:
         # How much the connection had written before it, in bytes of the wire.
         self.begins_at_bytes = begins_at_bytes
         # Whether there is more of its body to send.
-        self.sending = exchange.source is not None and not exchange.pushed
+        self.sending = exchange.request_body is not None and not exchange.pushed
         self.interim = 0
         # When its last credit was given; at first, when its head came.
         self.credited_at = NEVER

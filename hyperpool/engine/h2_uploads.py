@@ -18,6 +18,7 @@ from hyperpool.handoff.body import Piece
 if TYPE_CHECKING:
     from hyperpool.engine.h2_streams import Stream
     from hyperpool.errors import HyperpoolError
+    from hyperpool.protocol.events import Fields
     from hyperpool.protocol.h2_codec import H2Codec
 
 # What an upload sends at a time: a piece of a file (`source.FILE_PIECE_BYTES`). A server that takes frames of 16 MiB
@@ -64,18 +65,19 @@ class Uploads:
             return stream, _NOTHING
         frames = 1 if self.ready else FRAMES_ALONE
         capacity = min(self._h2.send_capacity(stream.stream_id, frames), TURN_BYTES)
-        piece = stream.exchange.take_upload(max(capacity, 0))
+        body = stream.exchange.request_body
+        assert body is not None
+        piece = body.take(max(capacity, 0), where=stream.exchange.where)
         if piece.failure is None:
             if piece.data or piece.last:
-                self._send(stream, piece)
+                self._send(stream, piece, body.trailers if piece.last else None)
             else:
                 # Either a window is shut, which is the peer's doing, or the caller has nothing yet, which is not.
-                stream.exchange.upload_starved = capacity > 0
+                body.starved = capacity > 0
                 self._parked[stream.stream_id] = stream
         return stream, piece
 
-    def _send(self, stream: Stream, piece: Piece) -> None:
-        trailers = stream.exchange.trailers if piece.last else None
+    def _send(self, stream: Stream, piece: Piece, trailers: Fields | None) -> None:
         if piece.data or not trailers:
             self._h2.send(stream.stream_id, piece.data, end=piece.last and not trailers)
         if trailers:
@@ -88,8 +90,10 @@ class Uploads:
         """What it waited for may have come: it gets a turn again."""
         stream = self._parked.pop(stream_id, None)
         if stream is not None:
-            if stream.exchange.upload_starved:
-                stream.exchange.upload_starved = False
+            body = stream.exchange.request_body
+            assert body is not None
+            if body.starved:
+                body.starved = False
                 stream.exchange.deadlines.touched_at = now
             self.ready.append(stream)
 

@@ -92,7 +92,7 @@ class Http1Connection(Connection):
         """Send the head; the body follows with `pump`."""
         self._exchange = exchange
         self._trailers = []
-        self._sending = exchange.source is not None
+        self._sending = exchange.request_body is not None
         self._upload_parked = False
         head = exchange.head
         if self._may_offer(head):
@@ -139,7 +139,8 @@ class Http1Connection(Connection):
         """The caller has bytes again."""
         if self._exchange is exchange:
             self._upload_parked = False
-            exchange.upload_starved = False
+            assert exchange.request_body is not None
+            exchange.request_body.starved = False
             exchange.deadlines.touched_at = self.host.now
 
     def _release_upload(self, exchange: Exchange) -> None:
@@ -173,20 +174,22 @@ class Http1Connection(Connection):
                 unwritten_bytes = 0
 
     def _send_piece(self, exchange: Exchange) -> int:
-        piece = exchange.take_upload(PIECE_BYTES)
+        body = exchange.request_body
+        assert body is not None
+        piece = body.take(PIECE_BYTES, where=exchange.where)
         if piece.failure is not None:
             self.cancel(exchange)
             self._sending = False
             self._fail(exchange, piece.failure)
         elif piece.data or piece.last:
-            trailers = exchange.trailers if piece.last else None
+            trailers = body.trailers if piece.last else None
             self._h1.send(self._number, piece.data, end=piece.last and not trailers)
             if trailers:
                 self._h1.trail(self._number, trailers)
             self._sending = not piece.last
             self._uploaded(exchange, last=piece.last)
         else:
-            self._upload_parked = exchange.upload_starved = True
+            self._upload_parked = body.starved = True
         return len(piece.data)
 
     # -- what the peer says ----------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ class Http2Connection(Connection):
     def start(self, exchange: Exchange) -> None:
         """Open a stream (L6)."""
         ledger = self._windows.new_ledger(self.limits.stream_window_bytes)
-        stream_id = self._h2.open(exchange.head, end=exchange.source is None)
+        stream_id = self._h2.open(exchange.head, end=exchange.request_body is None)
         stream = Stream(stream_id, exchange, ledger, begins_at_bytes=self._written_bytes)
         self._streams.add(stream)
         self.carried_any = True
@@ -241,7 +241,9 @@ class Http2Connection(Connection):
         except LocalProtocolError:  # the caller's window manager: nobody has asked for this stream, so nobody is told
             self._h2.reset(event.promised_id, h2_codec.CANCEL)
             return
-        pushed = parent.exchange.promise(request, event.promised_id, self.host.now)
+        from hyperpool.handoff.pushes import promise
+
+        pushed = promise(parent.exchange, request, event.promised_id, self.host.now)
         self._streams.add(Stream(event.promised_id, pushed, ledger))
         self.host.adopt(pushed, self)
 

@@ -184,7 +184,7 @@ class OriginLoop:
             return
         if exchange.excused:
             exchange.deadlines.touched_at = self.now
-        slow = exchange.too_slow(self.now)
+        slow = exchange.deadlines.too_slow(self.now, unread=exchange.unread_bytes > 0)
         if exchange.deadlines.next_at > self.now and not slow:
             self._deadlines.arm(exchange, exchange.deadlines.look_at)
         else:
@@ -247,7 +247,7 @@ class OriginLoop:
     def _on_consumed(self, message: messages.Consumed) -> None:
         connection = self._connections.carrier(message.exchange)
         if connection is not None:
-            message.exchange.body_was_read(self.now)
+            message.exchange.deadlines.body_was_read(self.now)
             connection.credit(message.exchange, message.body_bytes)
 
     def _on_upload_ready(self, message: messages.UploadReady) -> None:

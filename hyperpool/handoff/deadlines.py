@@ -129,6 +129,16 @@ class Deadlines:
         """The instant at which somebody must look at it: then, or earlier if its pace is watched."""
         return self.next_at if self.pace is None else min(self.next_at, self.pace.look_at)
 
+    def body_was_read(self, now: float) -> None:
+        """The reader is heard of: the pause before this was its own, and the peer's begins here."""
+        self.touched_at = now
+        if self.pace is not None:
+            self.pace.go_on(now)
+
+    def too_slow(self, now: float, *, unread: bool) -> str:
+        """Why the body comes too slowly (``Limits.min_body_rate``), or "". ``unread``: see `Pace.look`."""
+        return "" if self.pace is None or now < self.pace.look_at else self.pace.look(now, unread=unread)
+
     def error(
         self, now: float, *, what: str, where: dict[str, Any], because: str = "", slow: str = ""
     ) -> errors.Timeout:

@@ -18,14 +18,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool import errors
-from hyperpool.errors import HyperpoolError, LocalProtocolError
-from hyperpool.handoff.body import BodyPipe, Piece, Upload
+from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.body import BodyPipe
 from hyperpool.handoff.deadlines import NEVER, Deadlines
-from hyperpool.handoff.futures import LoopFuture, SoleWaiter
-from hyperpool.handoff.hooks import tell
+from hyperpool.handoff.futures import ResponseFuture, SoleWaiter
+from hyperpool.handoff.hooks import Informational, tell
 from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
+from hyperpool.handoff.request_body import RequestBody
 from hyperpool.handoff.response import Response, ResponseParts, header_dict
 from hyperpool.values import without_userinfo
 
@@ -52,31 +53,6 @@ class Resend(NamedTuple):
     at_s: float
 
 
-class ResponseFuture(LoopFuture[Response]):
-    """A Future whose `cancel` reaches the wire.
-
-    Shared; guarded by its own condition. It stays PENDING until it resolves, so `cancel` works until then.
-    """
-
-    def __init__(self, cancelled: Callable[[], None]) -> None:
-        super().__init__()
-        self._cancelled = cancelled
-        # What the server pushes beside this response; None where it may not.
-        self.pushes: Pushes | None = None
-
-    def cancel(self) -> bool:
-        """Cancel the request: RST_STREAM(CANCEL) on HTTP/2, closing the socket on HTTP/1.1. Does not block."""
-        done = super().cancel()
-        if done:
-            self._cancelled()
-        return done
-
-    def on_cancel(self, cancelled: Callable[[], None]) -> None:
-        """From now on `cancel` reaches this: a request that goes on has left the exchange that it began with."""
-        self._cancelled = cancelled
-
-
-Informational = Callable[[int, Any], object]
 Review = Callable[[Any, "Response | BaseException"], bool]
 
 
@@ -89,7 +65,6 @@ class Exchange:
     __slots__ = (
         "_collected",
         "_interim",
-        "_keeps_alive",
         "_outcome",
         "_pipe",
         "connection",
@@ -98,6 +73,7 @@ class Exchange:
         "head",
         "inbox",
         "informational",
+        "keeps_alive",
         "limits",
         "made_at",
         "origin",
@@ -106,18 +82,15 @@ class Exchange:
         "pushes",
         "refusals",
         "request",
+        "request_body",
         "resends",
         "review",
         "route",
         "sequence",
-        "source",
         "state",
         "stream_id",
         "streamed",
         "timer_at",
-        "upload",
-        "upload_starved",
-        "uploaded_bytes",
     )
 
     def __init__(
@@ -137,13 +110,12 @@ class Exchange:
         """``alone``: one thread waits for it, and wants nothing else of a Future."""
         self.request = request
         self.head = head
-        self.source = source
         self.streamed = streamed
         self.origin = origin
         self.limits = limits
         self.made_at = made_at
         # The pool, which would close its loops if it were forgotten while somebody waits for this.
-        self._keeps_alive = keeps_alive
+        self.keeps_alive = keeps_alive
         self.deadlines = Deadlines(request.timeout, submitted_at, min_rate=limits.min_body_rate)
         self.future: ResponseFuture | SoleWaiter[Response] | None = (
             SoleWaiter(self._reach_loop_with_cancel) if alone else ResponseFuture(self._reach_loop_with_cancel)
@@ -156,10 +128,11 @@ class Exchange:
         # The connection that carries it now; the loop's business, never read here.
         self.connection: Any = None
         self.timer_at = NEVER
-        self.upload: Upload | None = None
-        # The caller's iterable is slower than the wire: no fault of the peer, so no WriteTimeout.
-        self.upload_starved = False
-        self.uploaded_bytes = 0
+        self.request_body: RequestBody | None = None
+        if source is not None:
+            self.request_body = RequestBody(
+                source, declared_bytes=head.body_bytes, capacity_bytes=limits.upload_buffer_bytes
+            )
         self.resends: list[Resend] = []
         # Those of the resends that count towards the bound.
         self.refusals = 0
@@ -201,17 +174,16 @@ class Exchange:
         assert self.state is State.QUEUED
         self.state = State.OPEN
         self.stream_id = stream_id
-        self.deadlines.enter("write" if self.source else "read", now)
-        self.uploaded_bytes = 0
-        if not self.head.expects_continue:
-            self.open_upload()
+        self.deadlines.enter("write" if self.request_body else "read", now)
+        if self.request_body is not None and not self.head.expects_continue:
+            self.request_body.open(self._reach_loop_with_upload)
 
-    def open_upload(self) -> None:
-        """Let the body begin to come, where there is one. Raises RuntimeError where no thread can be started."""
-        if self.source is not None and self.upload is None:
-            self.upload = self.source.open(
-                notify=self._reach_loop_with_upload, capacity_bytes=self.limits.upload_buffer_bytes
-            )
+    def release_upload(self, now: float) -> None:
+        """A body that has waited may go. Raises RuntimeError where no thread can be started for it."""
+        assert self.request_body is not None
+        self.request_body.starved = False
+        self.deadlines.touched_at = now
+        self.request_body.open(self._reach_loop_with_upload)
 
     def requeue(self, reason: str, now: float) -> None:
         """The server provably did not act on it: it may go out again (L9)."""
@@ -220,42 +192,13 @@ class Exchange:
         self.stream_id = None
         self.resends.append(Resend(reason, now - self.deadlines.submitted_at))
         self.deadlines.enter("pool", now)
-        self.upload_starved = False
-        if not self._body_untouched:
-            self._let_upload_go()
+        if self.request_body is not None:
+            self.request_body.rewind()
 
     @property
     def replayable(self) -> bool:
         """Whether the whole request could be sent once more, as far as its body goes."""
-        return not self.pushed and (self.source is None or self.source.replayable or self._body_untouched)
-
-    @property
-    def _body_untouched(self) -> bool:
-        """Whether nothing has left the upload: what waits there can go out on another stream as it is."""
-        return self.upload is not None and not self.uploaded_bytes
-
-    def promise(self, request: Request, stream_id: int, now: float) -> Exchange:
-        """The exchange for a push that belongs to this one (RFC 9113 8.4): its request was made by the server."""
-        assert self.pushes is not None, "pushes are refused where nobody asked for them"
-        # No name for whoever forgets its response: a push that nobody wants is no mistake.
-        pushed = Exchange(
-            request,
-            self.head,
-            source=None,
-            streamed=True,
-            submitted_at=now,
-            origin=self.origin,
-            limits=self.limits,
-            made_at=None,
-            keeps_alive=self._keeps_alive,
-        )
-        pushed.pushed, pushed.inbox = True, self.inbox
-        pushed.begin(stream_id, now)
-        assert isinstance(pushed.future, ResponseFuture)
-        from hyperpool.handoff.pushes import Push
-
-        self.pushes.add(Push(request, stream_id, pushed.future))
-        return pushed
+        return not self.pushed and (self.request_body is None or self.request_body.replayable)
 
     def answer(self, head: Head, now: float, *, credit_step_bytes: int | None = None) -> None:
         """The response head is here. A streamed response is settled with it.
@@ -278,48 +221,11 @@ class Exchange:
             leash = Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=self.made_at)
             self._outcome = Response(self.parts, leash=leash)
 
-    def take_upload(self, max_bytes: int) -> Piece:
-        """The next piece of the body, checked against the length that the head declared (RFC 9110 8.6)."""
-        assert self.upload is not None
-        piece = self.upload.take(max_bytes)
-        self.uploaded_bytes += len(piece.data)
-        declared = self.head.body_bytes
-        if piece.failure is None and declared is not None and self._length_is_wrong(piece.last, declared):
-            return Piece(b"", last=True, failure=self._wrong_length(declared))
-        return piece
-
-    @property
-    def trailers(self) -> Fields | None:
-        """What goes out behind the body, once the last piece of that was taken."""
-        return None if self.upload is None else self.upload.trailers
-
-    def _length_is_wrong(self, last: bool, declared: int) -> bool:
-        return self.uploaded_bytes > declared or (last and self.uploaded_bytes < declared)
-
-    def _wrong_length(self, declared: int) -> LocalProtocolError:
-        message = f"the body has {self.uploaded_bytes:,} bytes where {declared:,} were declared (RFC 9110 8.6)"
-        return LocalProtocolError(f"{message}: correct Content-Length, or leave it out", **self.where())
-
-    def hold_upload(self) -> None:
-        """The body waits for the server's word, which the server need not give: its silence is no fault."""
-        self.upload_starved = True
-
-    def release_upload(self, now: float) -> None:
-        """The body may go. Raises RuntimeError where no thread can be started for it."""
-        self.upload_starved = False
-        self.deadlines.touched_at = now
-        self.open_upload()
-
-    def refuse_upload(self) -> None:
-        """The body never goes. Whoever feeds one learns of it now: it may be the thread that is to read the answer."""
-        self.upload_starved = False
-        if self.source is not None:
-            self.source.abandon()
-
     @property
     def excused(self) -> bool:
         """Whether the pause of this exchange is our own side's: an unread body, or an upload without bytes."""
-        return self.upload_starved or self.unread_bytes > 0
+        body = self.request_body
+        return (body is not None and body.starved) or self.unread_bytes > 0
 
     def feed(self, data: bytes, *, wake: bool = True) -> bool:
         """A piece of body. Whether it is consumed with this, because nobody else will read it piece by piece.
@@ -340,17 +246,6 @@ class Exchange:
         if self._pipe is not None:
             self._pipe.wake()
 
-    def body_was_read(self, now: float) -> None:
-        """The reader is heard of: the pause before this was its own, and the peer's begins here."""
-        self.deadlines.touched_at = now
-        if self.deadlines.pace is not None:
-            self.deadlines.pace.go_on(now)
-
-    def too_slow(self, now: float) -> str:
-        """Why its body comes too slowly (``Limits.min_body_rate``), or ""."""
-        pace = self.deadlines.pace
-        return "" if pace is None or now < pace.look_at else pace.look(now, unread=self.unread_bytes > 0)
-
     @property
     def unread_bytes(self) -> int:
         """Body bytes that wait for a reader."""
@@ -368,13 +263,13 @@ class Exchange:
             self._collected = []
         # Last: where there was no memory for all of that it is not done, and can still fail.
         self.state = State.DONE
-        self._let_upload_go()
+        self._let_go()
 
     def fail(self, error: BaseException) -> None:
         """The exchange ends with this error, which is its own."""
         assert self.state is not State.DONE, "L5: settled once"
         self.state = State.DONE
-        self._let_upload_go()
+        self._let_go()
         if self._pipe is not None:
             self._pipe.fail(error)
         if self.future is not None and self._outcome is None:
@@ -384,16 +279,15 @@ class Exchange:
         """After a fork, in the child: whoever came along and waits for this is told; the parent goes on with it."""
         self.state = State.DONE
         own = error.own_copy(**self.where())
-        for pipe in (self.upload, self.source):
-            if pipe is not None:
-                pipe.abandon_in_child()
+        if self.request_body is not None:
+            self.request_body.abandon_in_child()
         if self._pipe is not None:
             self._pipe.abandon_in_child(own)
         if self.pushes is not None:
             self.pushes.end()
         if self.future is not None:
             self.future.abandon_in_child(own)
-        self.future = self.upload = self._outcome = self._keeps_alive = None
+        self.future = self._outcome = self.keeps_alive = None
 
     def inform(self, interim: Interim) -> bool:
         """A 1xx response is here; whether somebody wants to be told, which `settle` will do."""
@@ -428,17 +322,13 @@ class Exchange:
         else:
             future.set_result(outcome)
 
-    def _let_upload_go(self) -> None:
-        if self.upload is not None:
-            self.upload.abandon()
-            self.upload = None
-        if self.state is State.DONE:
-            # A forgotten pool closes now: the timer of this exchange may hold it for as long as it had been patient.
-            self._keeps_alive = None
-            if self.source is not None:
-                self.source.abandon()
-            if self.pushes is not None:
-                self.pushes.end()
+    def _let_go(self) -> None:
+        # A forgotten pool closes now: the timer of this exchange may hold it for as long as it had been patient.
+        self.keeps_alive = None
+        if self.request_body is not None:
+            self.request_body.end()
+        if self.pushes is not None:
+            self.pushes.end()
 
     def where(self) -> dict[str, Any]:
         """The keywords that tell an error of ours which exchange it is about."""

@@ -6,9 +6,13 @@ import _thread
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+
+if TYPE_CHECKING:
+    from hyperpool.handoff.pushes import Pushes
+    from hyperpool.handoff.response import Response  # noqa: F401 - named by the base of ResponseFuture
 
 T = TypeVar("T")
 
@@ -49,6 +53,30 @@ class LoopFuture(Future[T]):
             self.set_exception(error)
         elif self.cancelled() and self._state == "CANCELLED":
             self.set_running_or_notify_cancel()  # tells those in `wait` and `as_completed`
+
+
+class ResponseFuture(LoopFuture["Response"]):
+    """A Future whose `cancel` reaches the wire.
+
+    Shared; guarded by its own condition. It stays PENDING until it resolves, so `cancel` works until then.
+    """
+
+    def __init__(self, cancelled: Callable[[], None]) -> None:
+        super().__init__()
+        self._cancelled = cancelled
+        # What the server pushes beside this response; None where it may not.
+        self.pushes: Pushes | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the request: RST_STREAM(CANCEL) on HTTP/2, closing the socket on HTTP/1.1. Does not block."""
+        done = super().cancel()
+        if done:
+            self._cancelled()
+        return done
+
+    def on_cancel(self, cancelled: Callable[[], None]) -> None:
+        """From now on `cancel` reaches this: a request that goes on has left the exchange that it began with."""
+        self._cancelled = cancelled
 
 
 class SoleWaiter(Generic[T]):

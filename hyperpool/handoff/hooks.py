@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 logger = logging.getLogger("hyperpool")
 
+# Told of (status, headers) of each 1xx response.
+Informational = Callable[[int, Any], object]
+
 NAMES = ("request", "response", "retry", "resend", "connection_opened", "connection_closed")
 
 

@@ -6,10 +6,11 @@ import queue
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from hyperpool.handoff.exchange import Exchange
+from hyperpool.handoff.futures import ResponseFuture
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
     from hyperpool.values import Request
 
 
@@ -57,3 +58,28 @@ class Pushes:
                 self._queue.put(None)  # for whoever asks next
                 return
             yield push
+
+
+def promise(parent: Exchange, request: Request, stream_id: int, now: float) -> Exchange:
+    """The exchange for a push that belongs to ``parent`` (RFC 9113 8.4): its request was made by the server.
+
+    For the loop thread, which owns both.
+    """
+    assert parent.pushes is not None, "pushes are refused where nobody asked for them"
+    # No name for whoever forgets its response: a push that nobody wants is no mistake.
+    pushed = Exchange(
+        request,
+        parent.head,
+        source=None,
+        streamed=True,
+        submitted_at=now,
+        origin=parent.origin,
+        limits=parent.limits,
+        made_at=None,
+        keeps_alive=parent.keeps_alive,
+    )
+    pushed.pushed, pushed.inbox = True, parent.inbox
+    pushed.begin(stream_id, now)
+    assert isinstance(pushed.future, ResponseFuture)
+    parent.pushes.add(Push(request, stream_id, pushed.future))
+    return pushed

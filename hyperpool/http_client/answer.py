@@ -23,7 +23,7 @@ from hyperpool.http_client.faults import standard_error
 from hyperpool.protocol.response_fields import declared_bytes
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
     from hyperpool.handoff.response import Response
 
 # What a buffered reader asks for at a time: an HTTP/2 frame or a TLS record is 16 KiB, and often several are here.

@@ -26,7 +26,7 @@ from hyperpool.http_client.outgoing import Outgoing
 from hyperpool.values import Request, Route, Timeout
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
 
 # A counted body is held back until it is here, up to this. More would only be memory: a body of this size is worth
 # feeding. Half of it makes bodies of 64 KiB, which are common, impossible to repeat.

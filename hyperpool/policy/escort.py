@@ -24,7 +24,7 @@ from hyperpool.policy.courier import Step
 from hyperpool.policy.journey import Journey
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
     from hyperpool.handoff.response import Response
 
 _CLOSED = "the client was closed before this request could go on: close it later"

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import ResponseFuture
+    from hyperpool.handoff.futures import ResponseFuture
     from hyperpool.handoff.response import Response
     from hyperpool.policy.progress import ProgressLike
 

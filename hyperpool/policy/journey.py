@@ -27,8 +27,8 @@ from hyperpool.policy.writing import Headers, names, without
 from hyperpool.values import Request, parse_url, without_userinfo
 
 if TYPE_CHECKING:
-    from hyperpool.handoff.exchange import Informational, ResponseFuture
-    from hyperpool.handoff.hooks import Hooks
+    from hyperpool.handoff.futures import ResponseFuture
+    from hyperpool.handoff.hooks import Hooks, Informational
     from hyperpool.handoff.response import Response
     from hyperpool.handoff.source import Source
     from hyperpool.pool import ConnectionPool

@@ -44,8 +44,8 @@ from hyperpool.errors import HyperpoolError, PoolClosed
 from hyperpool.handoff import messages
 from hyperpool.handoff.body import Piece, UploadPipe
 from hyperpool.handoff.deadlines import NEVER
-from hyperpool.handoff.exchange import Exchange, ResponseFuture, State
-from hyperpool.handoff.futures import LoopFuture
+from hyperpool.handoff.exchange import Exchange, State
+from hyperpool.handoff.futures import LoopFuture, ResponseFuture
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.pushes import Push, Pushes
 from hyperpool.handoff.response import Response

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from hyperpool.engine.dial import DialCancel, Dialed, Seams, dial
+from hyperpool.engine.dial import Dialed, Seams, dial
+from hyperpool.engine.dial_cancel import DialCancel
 from hyperpool.engine.resolve import Resolver
 from hyperpool.engine.trust import TlsConfig
 from hyperpool.errors import (

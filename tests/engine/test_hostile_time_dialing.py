@@ -27,7 +27,8 @@ from hyperframe.frame import PingFrame
 from test_dial import HOST, WAIT_S, Mute, credential, server_context
 
 import hyperpool
-from hyperpool.engine.dial import DialCancel, Seams, dial
+from hyperpool.engine.dial import Seams, dial
+from hyperpool.engine.dial_cancel import DialCancel
 from hyperpool.engine.resolve import MAX_ADDRESSES, Resolver
 from hyperpool.engine.trust import TlsConfig
 from hyperpool.errors import ConnectTimeout, HyperpoolError, ProxyError, TlsError

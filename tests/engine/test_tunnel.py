@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from test_dial import Announced, Clockwork
 
-from hyperpool.engine.dial import DialCancel, Dialed, Seams, dial
+from hyperpool.engine.dial import Dialed, Seams, dial
+from hyperpool.engine.dial_cancel import DialCancel
 from hyperpool.engine.resolve import Address, Resolver
 from hyperpool.engine.socks import Socks
 from hyperpool.engine.trust import TlsConfig

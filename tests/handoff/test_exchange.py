@@ -345,16 +345,16 @@ class TestResending:
     def test_its_body_starts_anew(self) -> None:
         """L9: the second server gets the whole body, and the length check counts from nothing."""
         exchange = opened(source=BytesSource(b"abc"), head=make_head(3))
-        exchange.take_upload(2)
+        exchange.request_body.take(2, where=exchange.where)
         exchange.requeue("GOAWAY", 104.0)
         exchange.begin(3, 105.0)
-        piece = exchange.take_upload(10)
+        piece = exchange.request_body.take(10, where=exchange.where)
         assert (bytes(piece.data), piece.last, piece.failure) == (b"abc", True, None)
 
     def test_the_first_runs_uploader_is_sent_home(self) -> None:
         exchange = opened(source=make_source([b"abc"]), head=make_head(None))
-        upload = exchange.upload
-        while not exchange.take_upload(1).data:
+        upload = exchange.request_body.upload
+        while not exchange.request_body.take(1, where=exchange.where).data:
             continue
         exchange.requeue("GOAWAY", 104.0)
         assert upload.feed(b"more") is False
@@ -368,7 +368,7 @@ class TestResending:
         exchange = opened(source=source, head=make_head(None))
         source.feed(b"a")
         before = exchange.replayable
-        exchange.take_upload(1)
+        exchange.request_body.take(1, where=exchange.where)
         assert (before, exchange.replayable) == (True, False)
 
     def test_a_body_of_which_nothing_has_left_goes_on_where_it_is(self) -> None:
@@ -379,12 +379,12 @@ class TestResending:
         source.finish()
         exchange.requeue("GOAWAY", 104.0)
         exchange.begin(3, 105.0)
-        piece = exchange.take_upload(10)
+        piece = exchange.request_body.take(10, where=exchange.where)
         assert (bytes(piece.data), piece.last) == (b"a", True)
 
     def test_an_upload_that_had_run_dry_is_no_excuse_in_the_queue(self) -> None:
         exchange = opened(source=FedSource(), head=make_head(None))
-        exchange.upload_starved = True
+        exchange.request_body.starved = True
         exchange.requeue("GOAWAY", 104.0)
         assert not exchange.excused
 
@@ -402,41 +402,41 @@ class TestUploading:
 
     def test_a_body_as_long_as_declared_passes(self) -> None:
         exchange = opened(source=BytesSource(b"abc"), head=make_head(3))
-        assert exchange.take_upload(10).failure is None
+        assert exchange.request_body.take(10, where=exchange.where).failure is None
 
     def test_a_body_of_unknown_length_passes(self) -> None:
         exchange = opened(source=BytesSource(b"abc"), head=make_head(None))
-        assert exchange.take_upload(10).failure is None
+        assert exchange.request_body.take(10, where=exchange.where).failure is None
 
     @pytest.mark.parametrize("body", [b"ab", b"abcd"])
     def test_a_body_of_another_length_is_stopped(self, body: bytes) -> None:
         """RFC 9110 8.6: on HTTP/1.1 the next request would be read from the wrong place."""
         exchange = opened(source=BytesSource(body), head=make_head(3))
-        piece = exchange.take_upload(10)
+        piece = exchange.request_body.take(10, where=exchange.where)
         assert (piece.data, type(piece.failure)) == (b"", LocalProtocolError)
         assert f"{len(body)} bytes where 3 were declared" in str(piece.failure)
 
     def test_a_body_that_is_not_at_its_end_is_not_too_short(self) -> None:
         exchange = opened(source=BytesSource(b"abc"), head=make_head(3))
-        assert exchange.take_upload(2).failure is None
+        assert exchange.request_body.take(2, where=exchange.where).failure is None
 
     def test_the_callers_own_failure_comes_before_the_length(self) -> None:
         exchange = opened(source=BytesSource(b""), head=make_head(3))
-        exchange.upload = FailedUpload()
-        assert isinstance(exchange.take_upload(10).failure, OSError)
+        exchange.request_body.upload = FailedUpload()
+        assert isinstance(exchange.request_body.take(10, where=exchange.where).failure, OSError)
 
     @pytest.mark.parametrize("end", [lambda one: one.fail(lost()), lambda one: one.complete([], 103.0)])
     def test_every_end_sends_the_uploader_home(self, end) -> None:
         """L5."""
         exchange = answered(source=make_source([b"abc"]), head=make_head(None))
-        upload = exchange.upload
+        upload = exchange.request_body.upload
         end(exchange)
         assert upload.feed(b"more") is False
-        assert exchange.upload is None
+        assert exchange.request_body.upload is None
 
     def test_an_upload_without_bytes_excuses_the_peer(self) -> None:
-        exchange = opened()
-        exchange.upload_starved = True
+        exchange = opened(source=FedSource(), head=make_head(None))
+        exchange.request_body.starved = True
         assert exchange.excused
 
 

@@ -177,7 +177,7 @@ class TestOneRequest:
         exchange = exchange_with(source)
         exchange.begin(1, 101.0)
         source.feed(b"gone")
-        exchange.take_upload(10)
+        exchange.request_body.take(10, where=exchange.where)
         assert not exchange.replayable
         exchange.requeue("GOAWAY", 102.0)  # which the loop does not do where it is not replayable
         assert not source.feed(b"more")
@@ -186,7 +186,7 @@ class TestOneRequest:
         source = FedSource()
         exchange = exchange_with(source)
         exchange.begin(1, 101.0)
-        assert exchange.take_upload(10) == Piece(b"", last=False)
+        assert exchange.request_body.take(10, where=exchange.where) == Piece(b"", last=False)
         source.feed(b"a")
         assert exchange.inbox is not None
         assert [type(message) for message in exchange.inbox.take()] == [UploadReady]
@@ -198,7 +198,7 @@ class TestOneRequest:
         exchange.begin(1, 101.0)
         source.feed(fed)
         source.finish()
-        piece = exchange.take_upload(10)
+        piece = exchange.request_body.take(10, where=exchange.where)
         assert isinstance(piece.failure, LocalProtocolError) and "3 were declared" in str(piece.failure)
 
 

@@ -28,6 +28,10 @@ def answered(*, streamed: bool) -> Exchange:
     return exchange
 
 
+def too_slow(exchange: Exchange, now: float) -> str:
+    return exchange.deadlines.too_slow(now, unread=exchange.unread_bytes > 0)
+
+
 def test_before_it_is_awaited_nothing_is_slow() -> None:
     pace = Pace(RATE, 100.0)
     assert pace.look(100.0 + 5 * PACE_S, unread=False) == ""
@@ -97,18 +101,18 @@ def test_an_exchange_without_a_rate_is_never_too_slow() -> None:
     exchange.begin(1, 100.0)
     exchange.answer(make_answer(), 100.0)
     exchange.feed(b"x")
-    exchange.body_was_read(150.0)
-    assert exchange.too_slow(1e9) == "" and exchange.deadlines.touched_at == 150.0
+    exchange.deadlines.body_was_read(150.0)
+    assert too_slow(exchange, 1e9) == "" and exchange.deadlines.touched_at == 150.0
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_an_exchange_whose_body_drips_is_too_slow_and_its_error_says_so(streamed: bool) -> None:
     exchange = answered(streamed=streamed)
-    assert exchange.too_slow(100.0 + PACE_S - 1) == ""
+    assert too_slow(exchange, 100.0 + PACE_S - 1) == ""
     exchange.feed(b"drip")
     if streamed:
         assert exchange._pipe is not None and exchange._pipe.take() == b"drip"
-    slow = exchange.too_slow(100.0 + PACE_S)
+    slow = too_slow(exchange, 100.0 + PACE_S)
     error = exchange.timeout_error(100.0 + PACE_S, slow=slow)
     assert type(error) is ReadTimeout and error.phase == "read" and error.spent_s["read"] == PACE_S
     assert "4 bytes of the body in 10.0 s, less than Limits.min_body_rate=100 bytes a second" in str(error)
@@ -119,13 +123,13 @@ def test_a_reader_half_a_window_behind_holds_its_body_up_until_it_has_read() -> 
     assert exchange._pipe is not None
     exchange.feed(bytes(exchange.limits.stream_window_bytes // 2))
     exchange._pipe.take()
-    assert exchange.too_slow(100.0 + PACE_S) == ""
-    exchange.body_was_read(100.0 + PACE_S)
-    assert exchange.too_slow(100.0 + 2 * PACE_S)
+    assert too_slow(exchange, 100.0 + PACE_S) == ""
+    exchange.deadlines.body_was_read(100.0 + PACE_S)
+    assert too_slow(exchange, 100.0 + 2 * PACE_S)
 
 
 def test_a_body_that_nobody_reads_piece_by_piece_is_never_held_up() -> None:
     exchange = answered(streamed=False)
     exchange.feed(bytes(exchange.limits.stream_window_bytes))
-    assert exchange.too_slow(100.0 + PACE_S) == ""
-    assert exchange.too_slow(100.0 + 2 * PACE_S)
+    assert too_slow(exchange, 100.0 + PACE_S) == ""
+    assert too_slow(exchange, 100.0 + 2 * PACE_S)

@@ -9,9 +9,10 @@ import pytest
 from handoff_kit import Thread, make_answer, make_exchange, make_head, make_request
 
 from hyperpool.errors import StreamReset, TotalTimeout
-from hyperpool.handoff.exchange import Exchange, ResponseFuture, State
+from hyperpool.handoff.exchange import Exchange, State
+from hyperpool.handoff.futures import ResponseFuture
 from hyperpool.handoff.messages import Cancel, Consumed
-from hyperpool.handoff.pushes import Push, Pushes
+from hyperpool.handoff.pushes import Push, Pushes, promise
 from hyperpool.handoff.source import make_source
 from hyperpool.values import Limits, Timeout
 
@@ -97,7 +98,7 @@ class TestTheQueue:
 class TestThePromise:
     def test_it_is_an_exchange_under_way_with_a_streamed_response(self) -> None:
         exchange = parent()
-        pushed = exchange.promise(make_request(url="https://a.test/p"), 2, 110.0)
+        pushed = promise(exchange, make_request(url="https://a.test/p"), 2, 110.0)
         assert (pushed.state, pushed.stream_id, pushed.pushed, pushed.streamed) == (State.OPEN, 2, True, True)
         assert pushed.origin == exchange.origin and pushed.inbox is exchange.inbox
         assert exchange.pushes is not None
@@ -107,11 +108,11 @@ class TestThePromise:
     def test_it_is_never_sent(self) -> None:
         """L9: the server has made the request, so nothing of ours could be repeated."""
         exchange = parent(source=make_source(b"body"), head=make_head(4))
-        pushed = exchange.promise(make_request(), 2, 110.0)
-        assert not pushed.replayable and pushed.source is None and exchange.replayable
+        pushed = promise(exchange, make_request(), 2, 110.0)
+        assert not pushed.replayable and pushed.request_body is None and exchange.replayable
 
     def test_it_takes_no_pushes_of_its_own(self) -> None:
-        pushed = parent().promise(make_request(), 2, 110.0)
+        pushed = promise(parent(), make_request(), 2, 110.0)
         assert pushed.pushes is None and pushed.future is not None and pushed.future.pushes is None
         pushed.fail(StreamReset("reset", code=8))
 
@@ -119,23 +120,23 @@ class TestThePromise:
         exchange = make_exchange()
         exchange.begin(1, 101.0)
         with pytest.raises(AssertionError, match="refused"):
-            exchange.promise(make_request(), 2, 110.0)
+            promise(exchange, make_request(), 2, 110.0)
 
     def test_its_time_begins_with_the_promise(self) -> None:
-        pushed = parent().promise(make_request(timeout=Timeout(5)), 2, 110.0)
+        pushed = promise(parent(), make_request(timeout=Timeout(5)), 2, 110.0)
         assert pushed.deadlines.next_at == 115.0
         assert isinstance(pushed.timeout_error(115.0), TotalTimeout)
 
     def test_cancelling_its_future_reaches_the_loop(self) -> None:
         exchange = parent()
-        pushed = exchange.promise(make_request(), 2, 110.0)
+        pushed = promise(exchange, make_request(), 2, 110.0)
         assert pushed.future is not None and pushed.future.cancel()
         (message,) = said(exchange)
         assert isinstance(message, Cancel) and message.exchange is pushed
 
     def test_its_response_is_read_as_any_other(self) -> None:
         exchange = parent()
-        pushed = exchange.promise(make_request(), 2, 110.0)
+        pushed = promise(exchange, make_request(), 2, 110.0)
         future = pushed.future
         assert future is not None
         pushed.answer(make_answer(), 111.0)
@@ -147,7 +148,7 @@ class TestThePromise:
     def test_it_may_be_forgotten_without_a_warning(self) -> None:
         """A ResourceWarning would be an error in these tests."""
         exchange = parent()
-        pushed = exchange.promise(make_request(), 2, 110.0)
+        pushed = promise(exchange, make_request(), 2, 110.0)
         pushed.answer(make_answer(), 111.0)
         pushed.settle()
         assert exchange.pushes is not None
@@ -159,7 +160,7 @@ class TestThePromise:
     def test_the_end_of_the_parent_is_the_end_of_the_promises_and_not_of_what_was_promised(self, end: str) -> None:
         """L5."""
         exchange = parent()
-        pushed = exchange.promise(make_request(), 2, 110.0)
+        pushed = promise(exchange, make_request(), 2, 110.0)
         if end == "complete":
             exchange.answer(make_answer(), 111.0)
             exchange.complete([], 112.0)
@@ -174,7 +175,7 @@ class TestThePromise:
         exchange.requeue("GOAWAY", 111.0)
         assert exchange.pushes is not None
         exchange.begin(3, 112.0)
-        exchange.promise(make_request(), 4, 113.0)
+        promise(exchange, make_request(), 4, 113.0)
         assert ids(exchange.pushes.so_far()) == [4]
 
 

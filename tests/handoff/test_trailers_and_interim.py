@@ -52,9 +52,10 @@ class TestTrailers:
 
     def test_an_exchange_has_those_of_its_upload(self) -> None:
         exchange = make_exchange(source=trailed(b"body", {"x": "1"}), head=make_head(None))
-        assert exchange.trailers is None
+        body = exchange.request_body
+        assert body is not None and body.trailers is None
         exchange.begin(1, 101.0)
-        assert exchange.take_upload(100).last and exchange.trailers == [(b"x", b"1")]
+        assert body.take(100, where=exchange.where).last and body.trailers == [(b"x", b"1")]
 
     @pytest.mark.parametrize("content", [b"body", [b"body"]], ids=["bytes", "pieces"])
     def test_what_is_no_trailer_is_refused_whoever_makes_it(self, content: Any) -> None:
@@ -75,29 +76,24 @@ class TestExpectations:
     def held(self, source: Source) -> Exchange:
         exchange = make_exchange(source=source, head=HOLDING)
         exchange.begin(1, 101.0)
-        exchange.hold_upload()
+        exchange.request_body.starved = True
         return exchange
 
     def test_a_body_that_waits_is_not_opened_and_excuses_the_peer(self) -> None:
         exchange = self.held(FedSource(length_bytes=4))
-        assert (exchange.upload, exchange.excused, exchange.replayable) == (None, True, True)
+        assert (exchange.request_body.upload, exchange.excused, exchange.replayable) == (None, True, True)
 
     def test_a_body_that_may_go_is_opened_and_the_clock_begins(self) -> None:
         exchange = self.held(FedSource(length_bytes=4))
         exchange.release_upload(107.0)
-        assert exchange.upload is not None and not exchange.excused
+        assert exchange.request_body.upload is not None and not exchange.excused
         assert exchange.deadlines.touched_at == 107.0
 
     def test_who_feeds_a_body_that_is_refused_is_told_before_the_answer_is_whole(self) -> None:
         source = FedSource(length_bytes=4)
         exchange = self.held(source)
-        exchange.refuse_upload()
+        exchange.request_body.refuse()
         assert not exchange.excused and not source.feed(b"body")
-
-    def test_without_a_body_there_is_nothing_to_refuse(self) -> None:
-        exchange = make_exchange()
-        exchange.refuse_upload()
-        assert not exchange.excused
 
     def test_a_fed_body_that_nobody_wanted_cannot_go_out_later(self) -> None:
         """What its owner has fed is gone."""

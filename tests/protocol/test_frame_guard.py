@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hyperpool.protocol import frame_guard
 from hyperpool.protocol.frame_guard import UNASKED_AT_A_TIME, FrameGuard
 
 # On a busy machine an example may take long: that is no failure.
@@ -27,6 +28,8 @@ def frame(kind: int, size: int, *, flags: int = 0, stream_id: int = 0, body: byt
 
 
 START = frame(SETTINGS, 0)
+END_HEADERS = 4
+HEAD = frame(HEADERS, 1, flags=END_HEADERS, stream_id=1)
 
 
 def guarded(*parts: bytes) -> tuple[FrameGuard, int]:
@@ -151,6 +154,30 @@ class TestALittleAtATime:
         stream = 2 * UNASKED_AT_A_TIME * frame(PING, 8, flags=ACK)
         assert guard.admit(stream) == len(stream)
         assert guard.admit(stream) == len(stream) // 2
+
+
+class TestAwaitedHeads:
+    """What each request is answered with is no flood; the budget is for those beside it."""
+
+    def test_they_cost_nothing(self) -> None:
+        guard, _ = guarded(START)
+        for _ in range(5 * UNASKED_AT_A_TIME):
+            guard.ask()
+        guard.streams = 0  # so that nothing is earned
+        stream = 5 * UNASKED_AT_A_TIME * HEAD
+        assert guard.admit(stream) == len(stream)
+        assert guard.admit(stream) == UNASKED_AT_A_TIME * len(HEAD)
+
+    def test_requests_that_are_never_answered_do_not_add_up_without_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(frame_guard, "MOST_TOKENS", 50)
+        guard, _ = guarded(START)
+        for _ in range(10_000):
+            guard.ask()
+        heads = 0
+        while guard.failure is None:
+            guard.admit(HEAD)
+            heads += 1
+        assert heads == 50 + 50 + 1
 
 
 frames = st.builds(frame, st.integers(0, 12), st.integers(0, LIMIT + 2), flags=st.integers(0, 3))

@@ -145,3 +145,12 @@ def test_a_request_that_says_something_about_the_connection_is_h11s(name: bytes)
     codec = H1Codec()
     codec.open(RequestHead(b"GET", b"http", b"a.test", b"/", ((name, b"close"),)), end=True)
     assert codec._untold is None
+
+
+def test_a_head_that_is_known_to_have_no_body_ends_its_exchange() -> None:
+    codec = H1Codec()
+    for _ in range(4):
+        codec.open(GET, end=True)
+        heard = codec.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert [type(event) for event in heard] == [events.Head, events.End]
+    assert len(codec._known) == 1

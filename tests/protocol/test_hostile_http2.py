@@ -788,6 +788,15 @@ def test_a_flood_is_judged_by_the_time_that_passes() -> None:
     assert (lasts(100), lasts(200) < 15) == (60, True)
 
 
+def test_a_flood_is_told_from_other_faults() -> None:
+    """Who floods is left alone for a while; who breaks a rule may have done so once."""
+    flooded, broken = session(), session()
+    hear_all(flooded, frame(PING, 0, bytes(8)) * 5_000)
+    hear_all(broken, frame(PING, 1, bytes(8)))
+    assert (flooded.failure is not None, broken.failure is not None) == (True, True)
+    assert (flooded.flooded, broken.flooded) == (True, False)
+
+
 def test_what_our_work_earns_has_a_bound() -> None:
     """A connection that has carried a million requests can still be flooded, or not for long."""
     codec = session()

@@ -81,7 +81,7 @@ def test_a_client_that_was_used_before_the_fork_serves_the_workers_too(
     with gunicorn("warm", server.origin, ca_path, "--preload", folder=tmp_path) as where:
         with ThreadPoolExecutor(32) as threads:
             answers = list(threads.map(lambda n: client.get(f"{where}/size/{n}").json(), range(160)))
-    assert [one["bytes"] for one in answers] == list(range(160))
+    assert [one.get("bytes", one) for one in answers] == list(range(160))
     assert server.connections_accepted <= 1 + WORKERS * 2
 
 

@@ -17,9 +17,9 @@ import pytest
 from schedule_kit import FlagSelector, FlagWakeup, finds, search, spawn, together
 
 from hyperpool import pool as pool_room
-from hyperpool.engine import dial as dial_room
+from hyperpool.engine import dial_cancel as dial_cancel_room
 from hyperpool.engine import loop as loop_room
-from hyperpool.engine.dial import DialCancel
+from hyperpool.engine.dial_cancel import DialCancel
 from hyperpool.engine.loop import OriginLoop
 from hyperpool.errors import ConnectError, HyperpoolError, PoolClosed
 from hyperpool.handoff.inbox import InboxClosed
@@ -41,7 +41,7 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with suppress(PoolClosed):
         closed.submit(REQUEST)
     monkeypatch.setattr(loop_room, "SocketWakeup", FlagWakeup)
-    monkeypatch.setattr(dial_room, "SocketWakeup", FlagWakeup)
+    monkeypatch.setattr(dial_cancel_room, "SocketWakeup", FlagWakeup)
     monkeypatch.setattr(loop_room.selectors, "DefaultSelector", FlagSelector)
     # What an exit or a fork would look at: pools and loops with locks of a model that is over are not its business.
     for name in ("pools", "running"):
