@@ -45,7 +45,8 @@ from stress.flood_peer import ANSWERED, FLOODS, Told
 
 BODY_BYTES = 1_000
 ENHANCE_YOUR_CALM = 11
-ALONE = 5
+# Each waits for a second, in which a server that has flooded is left alone.
+ALONE = 2
 ERRORS_SHOWN = 10
 END_S = 10.0
 WARM_UP_S = 0.3
