@@ -182,13 +182,11 @@ class Injector:
             if not self._at:
                 return False
             self._calls += 1
-            due = self._calls == self._at
-            if self._lasting and self._calls > self._at:
-                return True
-            if due:
+            if self._calls == self._at:
                 where = getattr(operation.owner, "__name__", str(operation.owner))
                 self.fired = f"{where}.{operation.name} on {threading.current_thread().name}"
-            return due
+                return True
+            return self._lasting and self._calls > self._at
 
 
 def _is_local(arguments: tuple[Any, ...]) -> bool:
