@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from hyperpool.testing.scripted import shut
 from hyperpool.testing.server import load_certificate
 
 WAIT_S = 45.0
@@ -72,8 +73,7 @@ class TunnelProxy:
     def drop_tunnels(self) -> None:
         """Shut every connection, both sides, without a word."""
         for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            shut(sock)
 
     def _accept(self) -> None:
         while not self._closing:

@@ -233,8 +233,7 @@ class ScriptedPeer:
         self._stop_writer.send(b"\0")
         self._accepting.join()
         for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+            shut(sock)
         for thread in self._threads:
             thread.join(self._timeout_s)
         for sock in (self._listener, self._stop_reader, self._stop_writer):
@@ -321,3 +320,13 @@ class ScriptedPeer:
                 self.errors.append(error)
         finally:
             connection.sock.close()
+
+
+def shut(sock: socket.socket) -> None:
+    """End a connection both ways while another thread reads from it or writes to it. Does not block.
+
+    `ssl.SSLSocket.shutdown` will not do: it drops the TLS session first, after which that thread is given ciphertext
+    as if it were the text, and would send its own text in the clear.
+    """
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 
@@ -11,6 +12,7 @@ from hyperframe.frame import HeadersFrame, PingFrame, SettingsFrame
 from kit_clients import TIMEOUT_S, trusting
 
 from hyperpool.testing import CertificateAuthority, ScriptedConnection, ScriptedPeer
+from stage import eventually
 
 
 def test_a_script_answers_an_http2_client(client) -> None:
@@ -65,6 +67,30 @@ def test_what_a_client_wrote_is_counted_after_tls() -> None:
             sock.sendall(b"12345")
         assert peer.wait_done(timeout_s=TIMEOUT_S)
         assert peer.received == 5
+
+
+def test_what_arrived_before_a_connection_was_shut_is_still_read_as_text() -> None:
+    text: list[bytes] = []
+
+    def script(conn: ScriptedConnection) -> None:
+        text.append(conn.recv(1))
+        was_shut = select.poll()
+        was_shut.register(conn.sock, 0)  # POLLHUP is always told
+        was_shut.poll(TIMEOUT_S * 1000)
+        text.append(conn.recv())
+
+    with ScriptedPeer(script, alpn=()) as peer:
+        raw = socket.create_connection(("127.0.0.1", peer.port), TIMEOUT_S)
+        with trusting(peer.ca_pem).wrap_socket(raw, server_hostname="localhost") as sock:
+            sock.sendall(b"1")
+            sock.sendall(b"2")
+            assert eventually(lambda: text == [b"1"] and has_arrived(peer.connections[0].sock))
+            peer.close()
+    assert (text, peer.errors) == ([b"1", b"2"], [])
+
+
+def has_arrived(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 def test_a_refused_certificate_leaves_nothing_received() -> None:
