@@ -301,7 +301,7 @@ def _works(client: hyperpool.Client, served: servers.Served, until_at: float) ->
 
 def _balances(client: hyperpool.Client) -> None:
     """L7, while everything is at rest."""
-    for loop in list(client.pool._loops.values()):
+    for loop in client.pool._loops.alive():
         for connection in loop._connections:
             if isinstance(connection, Http2Connection):
                 streams = list(connection._streams.open.values())

@@ -24,7 +24,8 @@ from typing import Any
 import hyperpool
 from hyperpool.errors import HyperpoolError, TooManyRedirects
 from hyperpool.handoff.futures import ResponseFuture
-from hyperpool.handoff.response import Response, ResponseParts
+from hyperpool.handoff.response import Response
+from hyperpool.handoff.response_head import ResponseParts
 from hyperpool.policy import redirects
 from hyperpool.protocol.events import Head
 from hyperpool.protocol.fields import prepare_head

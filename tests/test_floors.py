@@ -48,7 +48,8 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages", "handoff.pieces"),
         ("handoff.body", "handoff.futures"),
         ("handoff.source", "handoff.leash"),
-        ("handoff.request_body", "handoff.response"),
+        ("handoff.request_body", "handoff.response_head"),
+        ("handoff.response",),
         ("handoff.exchange",),
         ("handoff.pushes",),
     ],
@@ -77,7 +78,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ("engine.endings",),
         ("engine.loop",),
     ],
-    "F3 pool": [("process",), ("pool",)],
+    "F3 pool": [("process",), ("loops",), ("pool",)],
     "F4 client": [
         ("policy.multipart", "policy.courier", "policy.progress", "policy.partial", "policy.suffixes"),
         ("policy.writing", "policy.flights"),

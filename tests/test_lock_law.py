@@ -26,7 +26,7 @@ PACKAGE = Path(hyperpool.__file__).parent
 
 # The rooms in which locks are made, each with what its lock guards. The first three are the house plan's.
 LOCK_ROOMS = {
-    "pool.py": "the map of origins, and whether it is closed",
+    "loops.py": "the map of routes, and whether the pool is closed; and what its loops share",
     "handoff/forks.py": "who is at work that no fork may happen in the middle of",
     "handoff/inbox.py": "the messages to one loop",
     "handoff/futures.py": "nothing: it is the latch at which one thread waits for one response",
@@ -59,7 +59,7 @@ FORBIDDEN = BLOCKING | SOCKETS | FUTURES | OTHER_LOCKS
 # (room, function, call): why it is right all the same.
 EXCEPTIONS = {
     (
-        "pool.py",
+        "loops.py",
         "_start_locked",
         "start",
     ): "whoever finds a loop must find it running, else close() could not join its thread; takes about 100 us",

@@ -27,7 +27,8 @@ from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
 from hyperpool.handoff.request_body import RequestBody
-from hyperpool.handoff.response import Response, ResponseParts, header_dict
+from hyperpool.handoff.response import Response
+from hyperpool.handoff.response_head import ResponseParts, header_dict
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:

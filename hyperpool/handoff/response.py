@@ -1,46 +1,30 @@
-"""The response that callers hold.
+"""The response that callers hold: its head, and a body that is here or still to come.
 
-It is made on the loop thread and therefore costs as little as possible there: headers, text and decoded content come
-into being when somebody asks. Reading a streamed body blocks the reader only; its credit goes back as it reads (L8).
+It is made on the loop thread and therefore costs as little as possible there: text and decoded content come into being
+when somebody asks. Reading a streamed body blocks the reader only; its credit goes back as it reads (L8).
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, LocalProtocolError, ResponseClosed
+from hyperpool.errors import DecodeError, HyperpoolError, LocalProtocolError, ResponseClosed
 from hyperpool.handoff.charset import apparent, detected, named
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
 from hyperpool.handoff.pieces import Decoding, TextDecoder, known_charset, lines, resized
-from hyperpool.values import without_userinfo
+from hyperpool.handoff.response_head import ResponseHead, ResponseParts, field_value, header_dict
 
 if TYPE_CHECKING:
-    import datetime
-
     from hyperpool.handoff.body import BodyPipe
-    from hyperpool.protocol.events import Fields, Head
-    from hyperpool.values import Request
+    from hyperpool.protocol.events import Fields
 
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class ResponseParts:
-    """What a Response is made of. Handed over once, from the loop to the reader."""
-
-    head: Head
-    request: Request
-    origin: str
-    elapsed_s: float
-    resends: tuple[Any, ...]
-    max_decoded_bytes: int | None
-
-
-class Response:
+class Response(ResponseHead):
     """A response: status, headers, and a body that is here already or is read from the connection as you go.
 
     Safe to hand from thread to thread; its body has one reader at a time: who reads a streamed one while another
@@ -59,13 +43,7 @@ class Response:
         trailers: Fields | None = None,
         leash: Leash | None = None,
     ) -> None:
-        head = parts.head
-        self.status_code = head.status
-        self.http_version = head.http_version
-        self.stream_id = head.stream_id if head.http_version == "HTTP/2" else None
-        self.request = parts.request
-        self.history: list[Response] = []
-        self._parts = parts
+        super().__init__(parts)
         self._chunks = chunks or []
         self._trailers = trailers
         self._leash = leash
@@ -73,42 +51,11 @@ class Response:
         self._turns = [True]
         self._read_error: HyperpoolError | None = None
         self._content: bytes | None = None
-        self._headers: Any = None
         self._reading: Iterator[bytes] | None = None
         self._encoding: str | None = None
         self._closed = False
 
-    # -- the head --------------------------------------------------------------------------------------------------
-
-    @property
-    def status(self) -> int:
-        """The same as ``status_code``, as http.client and urllib3 call it."""
-        return self.status_code
-
-    @property
-    def reason(self) -> str:
-        """The reason phrase; HTTP/2 has none (RFC 9113 8.3.2), there it is the standard one."""
-        if self._parts.head.reason or self.stream_id is None:
-            return self._parts.head.reason.decode("latin-1")
-        return _standard_reason(self.status_code)
-
-    @property
-    def url(self) -> str:
-        """The URL that was requested: after redirects, the last one."""
-        return self.request.url
-
-    @property
-    def headers(self) -> Any:
-        """The header fields: a ``urllib3.HTTPHeaderDict`` of str, case-insensitive, repeated fields kept apart."""
-        # Not functools.cached_property, here and below: before Python 3.12 it takes one lock for all responses.
-        if self._headers is None:
-            self._headers = header_dict(self._parts.head.fields)
-        return self._headers
-
-    @property
-    def raw_fields(self) -> Fields:
-        """The header fields as they came: (name, value) pairs of bytes, names in lower case."""
-        return list(self._parts.head.fields)  # responses with the same head share one
+    # -- the body --------------------------------------------------------------------------------------------------
 
     @property
     def trailers(self) -> Any:
@@ -116,50 +63,6 @@ class Response:
         if self._leash is not None:
             return header_dict(self._leash.pipe.trailers)
         return header_dict(self._trailers or [])
-
-    @property
-    def elapsed(self) -> datetime.timedelta:
-        """From submit to the response's end, or to its head where the body is streamed."""
-        import datetime
-
-        return datetime.timedelta(seconds=self._parts.elapsed_s)
-
-    @property
-    def retries(self) -> tuple[Any, ...]:
-        """One entry for each time the request was sent again: ``reason`` (an HTTP/2 error code's name, a status, or
-        the name of an error) and ``at_s``, seconds after submit."""
-        return self._parts.resends
-
-    def came_after(self, history: list[Response], resends: list[Any], before_s: float) -> None:
-        """Note what led here: redirects, and retries that began ``before_s`` seconds before this attempt."""
-        self.history = list(history)
-        own = (each._replace(at_s=each.at_s + before_s) for each in self._parts.resends)
-        self._parts.resends = (*resends, *own)
-
-    @property
-    def ok(self) -> bool:
-        """Whether the status is below 400."""
-        return self.status_code < 400
-
-    def raise_for_status(self) -> Response:
-        """This response. Raises HTTPStatusError for 4xx and 5xx (RFC 9110 15.5, 15.6)."""
-        if self.ok:
-            return self
-        who = "client" if self.status_code < 500 else "server"
-        message = f"{self.status_code} {self.reason} ({who} error) for {self.request.method} {self._name()}"
-        raise HTTPStatusError(message, response=self, **self._where())
-
-    @property
-    def cookies(self) -> Any:
-        """The cookies that this response sets: a ``http.cookiejar.CookieJar``."""
-        import http.cookiejar
-        import urllib.request
-
-        jar = http.cookiejar.CookieJar()
-        jar.extract_cookies(CookieView(self), urllib.request.Request(without_userinfo(self.url)))  # type: ignore[arg-type]
-        return jar
-
-    # -- the body --------------------------------------------------------------------------------------------------
 
     @property
     def content(self) -> bytes:
@@ -199,7 +102,7 @@ class Response:
 
     def _looks_like(self) -> str:
         """The charset of a body that is here, and is not to be decoded first; else UTF-8."""
-        coded = _field(self._parts.head.fields, b"content-encoding")
+        coded = field_value(self._parts.head.fields, b"content-encoding")
         body = self._whole if self._content is None and self._leash is None and not coded else self._content
         return "utf-8" if body is None else detected(body, self._content_type())
 
@@ -317,7 +220,7 @@ class Response:
     def _decoded_pieces(self) -> Iterator[bytes]:
         from hyperpool.protocol.content import make_decoder
 
-        decoder = make_decoder(_field(self._parts.head.fields, b"content-encoding"))
+        decoder = make_decoder(field_value(self._parts.head.fields, b"content-encoding"))
         if decoder is None:
             yield from self._raw_pieces()
             return
@@ -344,7 +247,7 @@ class Response:
             yield piece
 
     def _joined(self) -> bytes:
-        if self._leash is None and not _field(self._parts.head.fields, b"content-encoding"):
+        if self._leash is None and not field_value(self._parts.head.fields, b"content-encoding"):
             return self._whole
         if self._leash is not None and self._leash.pipe.taken:
             raise ResponseClosed("this streamed body was read piece by piece already: keep the pieces")
@@ -363,13 +266,6 @@ class Response:
             " Limits.max_decoded_bytes",
             **self._where(),
         )
-
-    def _name(self) -> str:
-        return without_userinfo(self.url)
-
-    def _where(self) -> dict[str, Any]:
-        """What every error about this response says."""
-        return {"origin": self._parts.origin, "stream_id": self.stream_id, "processed": "maybe"}
 
     def _known_charset(self) -> str:
         return known_charset(self.encoding)
@@ -419,9 +315,6 @@ class Response:
     def flush(self) -> None:
         """Nothing, as on every file that is read."""
 
-    def __repr__(self) -> str:
-        return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self._name()}>"
-
 
 class _InTurn(Iterator[T]):
     """An iterator that tells a second thread so, instead of letting it take what the first would miss.
@@ -443,41 +336,3 @@ class _InTurn(Iterator[T]):
             return next(self._pieces)
         finally:
             self._turns.append(turn)
-
-
-class CookieView:
-    """The little that http.cookiejar wants of a response."""
-
-    def __init__(self, response: Response) -> None:
-        self._headers = response.headers
-
-    def info(self) -> CookieView:
-        return self
-
-    def get_all(self, name: str, default: Any = None) -> Any:
-        return self._headers.getlist(name) or default
-
-
-def header_dict(fields: Fields) -> Any:
-    """Fields as people look at them: a ``urllib3.HTTPHeaderDict`` of str."""
-    import urllib3
-
-    headers = urllib3.HTTPHeaderDict()
-    for name, value in fields:
-        headers.add(name.decode("latin-1"), value.decode("latin-1"))
-    return headers
-
-
-def _field(fields: Fields, wanted: bytes) -> str:
-    """A field's values, joined as RFC 9110 5.3 has it; "" where there is none."""
-    values = [value for name, value in fields if name == wanted]
-    return b", ".join(values).decode("latin-1")
-
-
-def _standard_reason(status: int) -> str:
-    import http
-
-    try:
-        return http.HTTPStatus(status).phrase
-    except ValueError:
-        return ""

@@ -11,7 +11,7 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMappi
 from typing import TYPE_CHECKING, Any, Union
 
 from hyperpool.errors import LocalProtocolError
-from hyperpool.handoff.response import CookieView
+from hyperpool.handoff.response_head import CookieView
 from hyperpool.values import without_userinfo
 
 if TYPE_CHECKING:

@@ -386,12 +386,13 @@ HELD = """
     connection.request("GET", "/bytes/3")
     silent = get("/delay/0.7")
     streamed = get("/bytes/10000000", stream=True).result()
-    loop = next(iter(client.pool._threads.values()))
+    loops = client.pool._loops
+    (loop, *_) = loops.alive()
     pipe = streamed._leash.pipe
     dialler = loop._dials._dialer
     locks = [
-        client.pool._lock, loop.inbox._lock, silent._condition, pipe._cond, default._lock, trust._alpn_lock,
-        client.pool._resolver._lock, dialler._tls_config._lock, dialler._cancel._lock, shared._lock,
+        loops._lock, loops._workshop._lock, loops._workshop._resolver._lock, trust._alpn_lock, default._lock,
+        loop.inbox._lock, silent._condition, pipe._cond, dialler._tls_config._lock, dialler._cancel._lock, shared._lock,
         connection._lock, connection._session.calls._lock,
     ]
     held, release = threading.Event(), threading.Event()

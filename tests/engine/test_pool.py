@@ -107,7 +107,7 @@ def test_one_origin_has_one_thread_that_bears_its_name(pool: ConnectionPool, ser
 
 def test_two_threads_that_race_for_a_new_origin_share_one_loop(pool: ConnectionPool, server: Server) -> None:
     # The race is built by hand: both have found no loop, and have made one, before either installs it.
-    both, build, made = threading.Barrier(2), pool._build_loop, []
+    both, build, made = threading.Barrier(2), pool._loops._workshop.build, []
 
     def build_beside_the_other(route: Any) -> OriginLoop:
         loop = build(route)
@@ -115,7 +115,7 @@ def test_two_threads_that_race_for_a_new_origin_share_one_loop(pool: ConnectionP
         both.wait(WAIT_S)
         return loop
 
-    pool._build_loop = build_beside_the_other  # type: ignore[method-assign]
+    pool._loops._workshop.build = build_beside_the_other  # type: ignore[method-assign]
     answers: list[str] = []
     racers = [
         threading.Thread(target=lambda: answers.append(get(pool, server.url("/x")).result().text)) for _ in range(2)
@@ -142,7 +142,7 @@ def test_after_a_crash_the_next_request_gets_a_new_loop(pool: ConnectionPool, se
     # RELIABILITY X4
     slow = get(pool, server.url("/slow"))
     gate.await_arrival()
-    (loop,) = pool._loops.values()
+    (loop,) = pool._loops.alive()
     loop.inbox.put(object())
     with pytest.raises(HyperpoolError, match="bug in hyperpool") as caught:
         slow.result()
@@ -191,7 +191,7 @@ def test_at_max_origins_the_one_idle_for_longest_is_retired(server: Server) -> N
         assert get(pool, other.url("/")).result().status_code
         oldest.join(WAIT_S)
         assert not oldest.is_alive()
-        assert {route.origin.port for route in pool._loops} == {server.port, other.port}
+        assert {route.origin.port for route in pool._loops._by_route} == {server.port, other.port}
 
 
 def test_where_all_origins_are_busy_a_further_one_is_refused_and_none_is_harmed(server: Server, gate: Gate) -> None:

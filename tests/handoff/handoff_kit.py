@@ -9,7 +9,9 @@ from typing import Any
 from hyperpool.handoff.body import BodyPipe
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.handoff.inbox import Inbox
-from hyperpool.handoff.response import Leash, Response, ResponseParts
+from hyperpool.handoff.leash import Leash
+from hyperpool.handoff.response import Response
+from hyperpool.handoff.response_head import ResponseParts
 from hyperpool.protocol.events import Head, RequestHead
 from hyperpool.values import Limits, Request, Timeout
 

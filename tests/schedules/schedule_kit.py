@@ -29,6 +29,13 @@ from typing import Any
 import pytest
 
 import hyperpool
+from hyperpool import loops as loops_room
+from hyperpool import pool as pool_room
+from hyperpool.engine.loop import OriginLoop
+from hyperpool.errors import PoolClosed
+from hyperpool.loops import Loops
+from hyperpool.pool import ConnectionPool
+from hyperpool.values import Limits, Request, Route
 
 interleave = pytest.importorskip(
     "interleave_test",
@@ -46,7 +53,7 @@ _AT_A_TIME = 10
 
 _PACKAGE = Path(hyperpool.__file__).resolve().parent
 # Where a switch may come between any two lines: where threads meet. What one thread alone owns need not be cut up.
-_SWITCHED = (_PACKAGE / "handoff", _PACKAGE / "pool.py", Path(__file__).resolve().parent)
+_SWITCHED = (_PACKAGE / "handoff", _PACKAGE / "pool.py", _PACKAGE / "loops.py", Path(__file__).resolve().parent)
 
 Model = Callable[[], object]
 
@@ -105,6 +112,36 @@ def together(*acts: Callable[[], object]) -> None:
     threads = [spawn(act) for act in acts]
     for thread in threads:
         thread.join()
+
+
+class ModelPool(ConnectionPool):
+    """A pool whose loops are made by the model, and all kept, so that it can look at them afterwards."""
+
+    def __init__(self, make: Callable[[Route, Limits], OriginLoop], kind: type[Loops] = Loops, **limits: Any) -> None:
+        super().__init__(limits=Limits(**limits), trust_env=False)
+        self._finalizer.detach()
+        self.made: list[OriginLoop] = []
+        self._make = make
+        workshop: Any = self
+        self._use(kind(workshop, self.limits.max_origins))
+        self._finalizer.detach()  # it would run when the model is over, and its locks with it
+
+    def build(self, route: Route) -> OriginLoop:
+        made = self._make(route, self.limits)
+        self.made.append(made)
+        return made
+
+
+def model_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the process knows of pools and loops is the model's, and ends with it."""
+    # The first request of a process imports things, under locks that no search knows of: not in a model.
+    closed = ConnectionPool(trust_env=False)
+    closed.close()
+    with suppress(PoolClosed):
+        closed.submit(Request("GET", "https://a.test/"))
+    # What an exit or a fork would look at: pools and loops with locks of a model that is over are not its business.
+    monkeypatch.setattr(pool_room, "pools", type(pool_room.pools)())
+    monkeypatch.setattr(loops_room, "running", type(loops_room.running)())
 
 
 class FlagWakeup:

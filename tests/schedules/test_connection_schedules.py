@@ -7,7 +7,6 @@ at.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import select
 import selectors
@@ -19,19 +18,17 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
-from schedule_kit import FlagWakeup, finds, search, spawn, together
+from schedule_kit import FlagWakeup, ModelPool, finds, model_process, search, spawn, together
 
-from hyperpool import pool as pool_room
 from hyperpool.engine import http2 as http2_room  # noqa: F401 - what it imports must not be imported in a model
 from hyperpool.engine import loop as loop_room
 from hyperpool.engine.dial import Dialed
 from hyperpool.engine.loop import OriginLoop
-from hyperpool.errors import ConnectionLost, HyperpoolError, PoolClosed
+from hyperpool.errors import ConnectionLost, HyperpoolError
 from hyperpool.errors import Timeout as TimedOut
 from hyperpool.handoff.forks import ForkGate
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.messages import Dialed as DialedMessage
-from hyperpool.pool import ConnectionPool
 from hyperpool.values import Limits, Request, Route, Timeout, parse_url
 from stress.simulated import bench_room
 
@@ -160,18 +157,15 @@ class Dialer:
         """They end by themselves."""
 
 
-class Pool(ConnectionPool):
+class Pool(ModelPool):
     """A pool with one loop, whose dialler gives servers of the model."""
 
     def __init__(self, *acts: Callable[[Any], None], **limits: Any) -> None:
-        super().__init__(limits=Limits(ping_after_s=None, **limits), trust_env=False)
-        self._finalizer.detach()
         self.dialer = Dialer(*acts)
-        self.made: list[OriginLoop] = []
+        super().__init__(self._make_loop, ping_after_s=None, **limits)
 
-    def _build_loop(self, route: Route) -> OriginLoop:
-        self.dialer.loop = made = OriginLoop(route, self.limits, self.dialer, clock=time.monotonic)
-        self.made.append(made)
+    def _make_loop(self, route: Route, limits: Limits) -> OriginLoop:
+        self.dialer.loop = made = OriginLoop(route, limits, self.dialer, clock=time.monotonic)
         return made
 
     def seen(self) -> list[tuple[str, str]]:
@@ -187,14 +181,9 @@ class Pool(ConnectionPool):
 @pytest.fixture(autouse=True)
 def modelled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Loops of this file make flags where they would make sockets of their own."""
-    closed = ConnectionPool(trust_env=False)
-    closed.close()
-    with contextlib.suppress(PoolClosed):
-        closed.submit(GET)
+    model_process(monkeypatch)
     monkeypatch.setattr(loop_room, "SocketWakeup", FlagWakeup)
     monkeypatch.setattr(loop_room.selectors, "DefaultSelector", SocketsAndFlag)
-    for name in ("pools", "running"):
-        monkeypatch.setattr(pool_room, name, type(getattr(pool_room, name))())
     logging.disable()
     yield
     logging.disable(logging.NOTSET)

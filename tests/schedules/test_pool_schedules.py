@@ -10,13 +10,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
-from schedule_kit import FlagSelector, FlagWakeup, finds, search, spawn, together
+from schedule_kit import FlagSelector, FlagWakeup, ModelPool, finds, model_process, search, spawn, together
 
-from hyperpool import pool as pool_room
 from hyperpool.engine import dial_cancel as dial_cancel_room
 from hyperpool.engine import loop as loop_room
 from hyperpool.engine.dial_cancel import DialCancel
@@ -24,6 +22,7 @@ from hyperpool.engine.loop import OriginLoop
 from hyperpool.errors import ConnectError, HyperpoolError, PoolClosed
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.messages import DialFailed, Drain
+from hyperpool.loops import Loops
 from hyperpool.pool import ConnectionPool
 from hyperpool.process import tell
 from hyperpool.values import Limits, Request, Route, Timeout, parse_url
@@ -35,17 +34,10 @@ OTHER = Request("GET", "https://b.test/", timeout=Timeout(None))
 @pytest.fixture(autouse=True)
 def modelled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Loops and dials of this file make flags where they would make sockets."""
-    # The first request of a process imports things, under locks that no search knows of: not in a model.
-    closed = ConnectionPool(trust_env=False)
-    closed.close()
-    with suppress(PoolClosed):
-        closed.submit(REQUEST)
+    model_process(monkeypatch)
     monkeypatch.setattr(loop_room, "SocketWakeup", FlagWakeup)
     monkeypatch.setattr(dial_cancel_room, "SocketWakeup", FlagWakeup)
     monkeypatch.setattr(loop_room.selectors, "DefaultSelector", FlagSelector)
-    # What an exit or a fork would look at: pools and loops with locks of a model that is over are not its business.
-    for name in ("pools", "running"):
-        monkeypatch.setattr(pool_room, name, type(getattr(pool_room, name))())
     logging.disable()  # a handler's lock that is made inside a run would belong to its scheduler
     yield
     logging.disable(logging.NOTSET)
@@ -70,19 +62,16 @@ class FailingDialer:
         """They end by themselves."""
 
 
-class Pool(ConnectionPool):
-    """A pool whose loops are all kept, so that a model can look at them afterwards."""
+def make_loop(route: Route, limits: Limits) -> OriginLoop:
+    # The virtual clock, which is there for as long as a search lasts; the default was bound before.
+    return OriginLoop(route, limits, FailingDialer(), clock=time.monotonic)
 
-    def __init__(self, **limits: Any) -> None:
-        super().__init__(limits=Limits(**limits), trust_env=False)
-        self._finalizer.detach()  # it would run when the model is over, and its locks with it
-        self.made: list[OriginLoop] = []
 
-    def _build_loop(self, route: Route) -> OriginLoop:
-        # The virtual clock, which is there for as long as a search lasts; the default was bound before.
-        made = OriginLoop(route, self.limits, FailingDialer(), clock=time.monotonic)
-        self.made.append(made)
-        return made
+class Pool(ModelPool):
+    """A pool with such loops."""
+
+    def __init__(self, kind: type[Loops] = Loops, **limits: Any) -> None:
+        super().__init__(make_loop, kind, **limits)
 
     def check_that_all_is_over(self) -> None:
         for loop in self.made:
@@ -117,8 +106,8 @@ class Caller:
             assert isinstance(future.exception(), (ConnectError, PoolClosed))
 
 
-def submits_and_a_close(kind: type[Pool] = Pool) -> None:
-    pool = kind()
+def submits_and_a_close(kind: type[Loops] = Loops) -> None:
+    pool = Pool(kind)
     callers = [Caller(pool, waits=False), Caller(pool, OTHER, waits=False)]
     together(*callers, lambda: pool.close(grace_s=0))
     for caller in callers:
@@ -126,8 +115,8 @@ def submits_and_a_close(kind: type[Pool] = Pool) -> None:
     pool.check_that_all_is_over()
 
 
-def submits_to_a_loop_that_keeps_ending(kind: type[Pool] = Pool) -> None:
-    pool = kind()
+def submits_to_a_loop_that_keeps_ending(kind: type[Loops] = Loops) -> None:
+    pool = Pool(kind)
     callers = [Caller(pool, REQUEST, REQUEST), Caller(pool)]
     together(*callers)
     for caller in callers:
@@ -142,7 +131,7 @@ def three_first_requests() -> None:
     pool = Pool()
     callers = [Caller(pool, waits=False) for _ in range(3)]
     together(*callers)
-    assert len(pool._loops) <= 1
+    assert len(pool._loops._by_route) <= 1
     pool.close(grace_s=0)
     for caller in callers:
         caller.check()
@@ -210,7 +199,7 @@ def more_origins_than_are_allowed() -> None:
 
     together(lambda: ask(REQUEST), lambda: ask(OTHER))
     assert len(outcomes) == 2 and all(isinstance(one, HyperpoolError) for one in outcomes)
-    assert len(pool._loops) <= 1
+    assert len(pool._loops._by_route) <= 1
     pool.close(grace_s=0)
     pool.check_that_all_is_over()
 
@@ -221,7 +210,7 @@ def an_exit_while_others_submit() -> None:
     first = pool.submit(REQUEST)
 
     def drain() -> None:
-        for loop in list(pool._threads.values()):
+        for loop in pool._loops.alive():
             answered = threading.Event()
             if tell(loop, Drain(answered.set)):
                 answered.wait()
@@ -234,7 +223,7 @@ def an_exit_while_others_submit() -> None:
     pool.check_that_all_is_over()
 
 
-class DoesNotLookAgain(Pool):
+class DoesNotLookAgain(Loops):
     """L2 broken: a loop is made for a pool that was open a moment ago."""
 
     def _add_loop(self, route: Route, made: OriginLoop) -> OriginLoop:
@@ -243,10 +232,10 @@ class DoesNotLookAgain(Pool):
         return made
 
 
-class AsksOnce(Pool):
+class AsksOnce(Loops):
     """L2 broken: a loop that has ended is taken for a closed pool."""
 
-    def _put(self, route: Route, exchange: Any, message: Any) -> None:
+    def put(self, route: Route, message: Any, exchange: Any = None) -> None:
         loop = self._loop_for(route)
         exchange.inbox = loop.inbox
         try:
