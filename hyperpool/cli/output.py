@@ -169,7 +169,7 @@ def _decoder(charset: str) -> Any:
         if isinstance(decoder.decode(b""), str):
             return decoder
     except (LookupError, ValueError, AssertionError):
-        pass
+        pass  # no charset of this world: what is not UTF-8 either will be seen as such
     return codecs.getincrementaldecoder("utf-8")("replace")
 
 
