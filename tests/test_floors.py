@@ -46,6 +46,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
     "F1 handoff": [
         ("handoff.forks", "handoff.hooks", "handoff.charset"),
         ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages", "handoff.pieces"),
+        ("handoff.reading",),
         ("handoff.body", "handoff.futures"),
         ("handoff.source", "handoff.leash"),
         ("handoff.request_body", "handoff.response_head"),

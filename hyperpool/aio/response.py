@@ -211,11 +211,7 @@ class AsyncResponse:
 
     async def aiter_text(self, n: int | None = None) -> AsyncIterator[str]:
         """The body as str, from pieces of ``n`` bytes; no character is torn."""
-        decoder = TextDecoder(known_charset(self.encoding))
-        async for piece in self.aiter_bytes(n):
-            if text := decoder.decode(piece):
-                yield text
-        if text := decoder.decode(b"", True):
+        async for text in through(self.aiter_bytes(n), TextDecoder(known_charset(self.encoding))):
             yield text
 
     async def aiter_lines(self, delimiter: str | None = None) -> AsyncIterator[str]:
@@ -234,6 +230,9 @@ class AsyncResponse:
             for piece in self._response.iter_raw():
                 yield piece
             return
+        if self._response.pipe.taken and self._turns:
+            # Another iterator has been there, and may hold what this one would miss.
+            self._refuse_second_reading()
         turns = Turns()
         while piece := await self._take():
             yield piece

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from hyperpool.handoff.body import BodyPipe, UploadPipe
+from hyperpool.handoff.pieces import Step
 from hyperpool.handoff.response import Response
 
 T = TypeVar("T")
@@ -118,22 +119,14 @@ class Turns:
             await asyncio.sleep(0)
 
 
-class Stage(Protocol):
-    """Makes pieces of another kind: a `Decoding`, `Resizer` or `Lines` of `hyperpool.handoff.pieces`."""
-
-    def feed(self, piece: Any, /) -> Iterable[Any]: ...
-
-    def end(self) -> Iterable[Any]: ...
-
-
-async def through(pieces: AsyncIterator[Any], stage: Stage) -> AsyncIterator[Any]:
-    """What a stage makes of the pieces. Empty pieces of bytes are left out; empty lines are not."""
+async def through(pieces: AsyncIterator[Any], step: Step[Any]) -> AsyncIterator[Any]:
+    """What a step makes of the pieces. Empty pieces of bytes are left out; empty lines are not."""
     turns = Turns()
     async for piece in pieces:
-        for made in stage.feed(piece):
+        for made in step.feed(piece):
             if made != b"":
                 yield made
                 await turns.after(len(made))
-    for made in stage.end():
+    for made in step.end():
         if made != b"":
             yield made

@@ -1,7 +1,7 @@
 """Bodies cut anew: the same bytes decoded, or in pieces of another size; the same text in lines. Pure.
 
-The work is done by classes with ``feed`` and ``end``, so that it can be pulled (`resized`, `lines`: blocking readers)
-and pushed (`hyperpool.aio`: readers that must not wait).
+The work is done by classes with ``feed`` and ``end``, so that it can be pulled (`hyperpool.handoff.reading`: blocking
+readers) and pushed (`hyperpool.aio`: readers that must not wait).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import codecs
 import io
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, TypeVar
+
+Made_co = TypeVar("Made_co", covariant=True)
 
 # Bytes that a decoder may produce at a time: a bomb costs this much, not what it claims. Halved, a large body takes
 # twice the calls; doubled, nothing gets faster.
@@ -21,15 +23,12 @@ DECODE_PIECE_BYTES = 256 << 10
 DECODE_INPUT_BYTES = 64 << 10
 
 
-def resized(pieces: Iterator[bytes], n: int | None) -> Iterator[bytes]:
-    """The same bytes in pieces of ``n``; as they come for None. Empty pieces are left out."""
-    if n is None:
-        yield from filter(None, pieces)
-        return
-    resizer = Resizer(n)
-    for piece in pieces:
-        yield from resizer.feed(piece)
-    yield from resizer.end()
+class Step(Protocol[Made_co]):
+    """Makes pieces of another kind."""
+
+    def feed(self, piece: Any, /) -> Iterator[Made_co]: ...
+
+    def end(self) -> Iterator[Made_co]: ...
 
 
 class Resizer:
@@ -81,14 +80,6 @@ def slices(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
     for piece in pieces:
         for at in range(0, len(piece), max_bytes):
             yield piece[at : at + max_bytes]
-
-
-def lines(texts: Iterable[str], delimiter: str | None = None) -> Iterator[str]:
-    r"""The same text in lines without their ends (\n, \r or \r\n, or the delimiter), whole also across pieces."""
-    splitter = Lines() if delimiter is None else DelimitedLines(delimiter)
-    for text in texts:
-        yield from splitter.feed(text)
-    yield from splitter.end()
 
 
 class Lines:
@@ -167,7 +158,15 @@ class TextDecoder:
         self._charset = codecs.lookup(charset).name
         self._decoder = codecs.getincrementaldecoder(charset)(errors="replace")
 
-    def decode(self, data: bytes, final: bool = False) -> str:
+    def feed(self, piece: bytes) -> Iterator[str]:
+        if text := self._decode(piece):
+            yield text
+
+    def end(self) -> Iterator[str]:
+        if text := self._decode(b"", final=True):
+            yield text
+
+    def _decode(self, data: bytes, *, final: bool = False) -> str:
         try:
             text = self._decoder.decode(data, final)
             if final and (rest := self._decoder.getstate()[0]):

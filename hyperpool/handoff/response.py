@@ -6,15 +6,15 @@ when somebody asks. Reading a streamed body blocks the reader only; its credit g
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpool.errors import DecodeError, HyperpoolError, LocalProtocolError, ResponseClosed
+from hyperpool.errors import DecodeError, LocalProtocolError, ResponseClosed
 from hyperpool.handoff.charset import apparent, detected, named
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import refuse_on_loop_thread
-from hyperpool.handoff.pieces import Decoding, TextDecoder, known_charset, lines, resized
+from hyperpool.handoff.pieces import known_charset
+from hyperpool.handoff.reading import BodyReader
 from hyperpool.handoff.response_head import ResponseHead, ResponseParts, field_value, header_dict
 
 if TYPE_CHECKING:
@@ -47,11 +47,9 @@ class Response(ResponseHead):
         self._chunks = chunks or []
         self._trailers = trailers
         self._leash = leash
-        self._rest = memoryview(b"")
         self._turns = [True]
-        self._read_error: HyperpoolError | None = None
         self._content: bytes | None = None
-        self._reading: Iterator[bytes] | None = None
+        self._reader: BodyReader | None = None
         self._encoding: str | None = None
         self._closed = False
 
@@ -71,13 +69,12 @@ class Response(ResponseHead):
         Raises DecodeError where it is not what Content-Encoding says, or expands past ``Limits.max_decoded_bytes``;
         ResponseClosed where it was read piece by piece, or closed, before.
         """
-        if self._content is None:
-            self._content = self._joined() if self._leash is None else next(self._one_reader(self._all_at_once()))
+        if self._content is None and self._leash is None:
+            self._content = self._joined()
+        elif self._content is None:
+            with self._turn:  # one step, so that of two threads one gets it all
+                self._content = self._joined()
         return self._content
-
-    def _all_at_once(self) -> Iterator[bytes]:
-        """A streamed body in one step, so that of two threads one gets it all."""
-        yield self._joined()
 
     @property
     def encoding(self) -> str:
@@ -102,7 +99,7 @@ class Response(ResponseHead):
 
     def _looks_like(self) -> str:
         """The charset of a body that is here, and is not to be decoded first; else UTF-8."""
-        coded = field_value(self._parts.head.fields, b"content-encoding")
+        coded = self._coding()
         body = self._whole if self._content is None and self._leash is None and not coded else self._content
         return "utf-8" if body is None else detected(body, self._content_type())
 
@@ -124,110 +121,92 @@ class Response(ResponseHead):
                 raise
             return json.loads(self.text, **options)
 
+    # -- the body, piece by piece ----------------------------------------------------------------------------------
+
+    # Of a streamed body all of these go on where another has stopped. One that is here begins anew with each iterator,
+    # and `read` and its kin go on among themselves.
+
     def iter_raw(self, n: int | None = None) -> Iterator[bytes]:
         """The body as it came, still encoded: pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
-        return self._one_reader(resized(self._raw_pieces(), n))
+        return self._one_reader(lambda reader: reader.raw().taking(n), raw=True)
 
     def iter_bytes(self, n: int | None = None) -> Iterator[bytes]:
         """The decoded body in pieces of ``n`` bytes (the last may be shorter), or as they arrive. Blocks for each."""
-        return self._one_reader(self._any_pieces(n))
-
-    def _any_pieces(self, n: int | None = None) -> Iterator[bytes]:
-        if self._content is not None:
-            return resized(iter((self._content,)), n)
-        return resized(self._fresh_pieces(), n)
+        return self._one_reader(lambda reader: reader.decoded().taking(n))
 
     def iter_text(self, n: int | None = None) -> Iterator[str]:
         """The body as str, from pieces of ``n`` bytes; no character is torn."""
-        return self._one_reader(self._texts(n))
-
-    def _texts(self, n: int | None = None) -> Iterator[str]:
-        decoder = TextDecoder(self._known_charset())
-        for piece in self._any_pieces(n):
-            if text := decoder.decode(piece):
-                yield text
-        if text := decoder.decode(b"", True):
-            yield text
+        return self._one_reader(lambda reader: reader.text(self._known_charset(), n).take)
 
     def iter_lines(self, delimiter: str | None = None) -> Iterator[str]:
         r"""The lines of the body without their ends (\n, \r or \r\n, or the delimiter), whole also across pieces."""
-        return self._one_reader(lines(self._texts(), delimiter))
-
-    def _one_reader(self, pieces: Iterator[T]) -> Iterator[T]:
-        """The same, of which each step is one thread's: of a streamed body there is one step at a time in all."""
-        return _InTurn(pieces, [True] if self._leash is None else self._turns, self._busy)
+        return self._one_reader(lambda reader: reader.lines(self._known_charset(), delimiter).take)
 
     def read(self, n: int | None = -1) -> bytes:
         """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks.
 
         Raises LocalProtocolError where another thread is just reading: bytes would be given twice, or lost.
         """
-        try:
-            turn = self._turns.pop()  # one step, with and without a GIL: of two threads one gets it
-        except IndexError:
-            raise self._busy() from None
-        try:
-            return self._read(n)
-        finally:
-            self._turns.append(turn)
+        with self._turn:
+            return self._go_on().decoded().read(n)
 
-    def _busy(self) -> LocalProtocolError:
-        message = "another thread is reading this response: a body has one reader at a time"
-        return LocalProtocolError(message, **self._where())
-
-    def _read(self, n: int | None) -> bytes:
-        # Views, not slices of bytes: small reads from a large piece must not copy what they leave.
-        parts, wanted = [], sys.maxsize if n is None or n < 0 else n
-        while wanted and (self._rest or self._refill()):
-            parts.append(self._rest[:wanted])
-            wanted -= len(parts[-1])
-            self._rest = self._rest[len(parts[-1]) :]
-        return b"".join(parts)
-
-    def _refill(self) -> bool:
-        """Get the next piece for `read`; whether there was one. An error stays: a cut body never looks complete."""
-        if self._read_error is not None:
-            raise self._read_error.own_copy()
-        try:
-            self._rest = memoryview(next(self._pieces, b""))
-        except HyperpoolError as error:
-            self._read_error = error.own_copy()
-            raise
-        return bool(self._rest)
+    def read1(self, n: int | None = -1) -> bytes:
+        """Up to ``n`` decoded bytes as soon as there are any; b"" at the end. Blocks."""
+        with self._turn:
+            return self._go_on().decoded().read1(n)
 
     def readinto(self, buffer: Any) -> int:
         """Fill a writable buffer; how many bytes were put there, 0 at the end. Blocks."""
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+        return _put(buffer, self.read)
+
+    def readinto1(self, buffer: Any) -> int:
+        """Put what `read1` gives into a writable buffer; how many bytes that were, 0 at the end. Blocks."""
+        return _put(buffer, self.read1)
+
+    def readline(self, limit: int | None = -1) -> bytes:
+        r"""The next line of the decoded body with its \n; less at the end, or after ``limit`` bytes. Blocks."""
+        with self._turn:
+            return self._go_on().decoded().readline(limit)
+
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """The lines that are left, or as many as have ``hint`` bytes together. Blocks."""
+        lines: list[bytes] = []
+        while line := self.readline():
+            lines.append(line)
+            hint = None if hint is None or hint <= 0 else hint - len(line)
+            if hint is not None and hint <= 0:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The lines of `readline`, as of every binary file."""
+        return iter(self.readline, b"")
+
+    def _one_reader(self, begin: Callable[[BodyReader], Callable[[], T | None]], *, raw: bool = False) -> Iterator[T]:
+        """Pieces, of which each step is one thread's: of a streamed body there is one step at a time in all."""
+        if self._leash is not None and self._content is None:
+            return _InTurn(self._turn, lambda: begin(self._go_on()))
+        return _InTurn(_Turn([True], self._where), lambda: begin(self._new_reader(raw=raw)))
 
     @property
-    def _pieces(self) -> Iterator[bytes]:
-        """What `read` reads from, where the last read left it."""
-        if self._reading is None:
-            self._reading = self._any_pieces()
-        return self._reading
+    def _turn(self) -> _Turn:
+        return _Turn(self._turns, self._where)
 
-    def _fresh_pieces(self) -> Iterator[bytes]:
-        """The decoded body from its beginning; of a streamed one, from where it is."""
-        try:
-            yield from self._decoded_pieces()
-        except DecodeError as error:
-            error.__dict__.update(self._where())  # a decoder does not know whose body it reads
-            raise
+    def _go_on(self) -> BodyReader:
+        """The reader that stands where the last one has stopped."""
+        if self._reader is None:
+            self._reader = self._new_reader()
+        return self._reader
 
-    def _decoded_pieces(self) -> Iterator[bytes]:
-        from hyperpool.protocol.content import make_decoder
+    def _new_reader(self, *, raw: bool = False) -> BodyReader:
+        if self._content is not None and not raw:
+            return BodyReader(_once(self._content), "", self._where())
+        if self._leash is None:
+            return BodyReader(_once(self._whole), self._coding(), self._where())
+        return BodyReader(_streamed(self._leash.pipe), self._coding(), self._where())
 
-        decoder = make_decoder(field_value(self._parts.head.fields, b"content-encoding"))
-        if decoder is None:
-            yield from self._raw_pieces()
-            return
-        decoding = Decoding(decoder)
-        for raw in self._raw_pieces():
-            yield from decoding.feed(raw)
-        yield from decoding.end()
+    def _coding(self) -> str:
+        return field_value(self._parts.head.fields, b"content-encoding")
 
     @property
     def _whole(self) -> bytes:
@@ -238,21 +217,15 @@ class Response(ResponseHead):
             chunks = self._chunks = [b"".join(chunks)]
         return chunks[0]
 
-    def _raw_pieces(self) -> Iterator[bytes]:
-        if self._leash is None:
-            yield self._whole
-            return
-        refuse_on_loop_thread("reading a streamed response")
-        while piece := self._leash.pipe.take():
-            yield piece
-
     def _joined(self) -> bytes:
-        if self._leash is None and not field_value(self._parts.head.fields, b"content-encoding"):
+        coding = self._coding()
+        if self._leash is None and not coding:
             return self._whole
         if self._leash is not None and self._leash.pipe.taken:
             raise ResponseClosed("this streamed body was read piece by piece already: keep the pieces")
+        self._reader = None  # from here on `read` begins with what this gives
         pieces, size, limit = [], 0, self._parts.max_decoded_bytes
-        for piece in self._fresh_pieces():
+        for piece in iter(self._new_reader().decoded().take, None):
             size += len(piece)
             if limit is not None and size > limit:
                 raise self._too_large(limit)
@@ -300,6 +273,13 @@ class Response(ResponseHead):
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For pickle and copy: what is read from a connection stays with it.
+        if self._leash is not None and self._content is None:
+            raise TypeError(f"{self!r} cannot be pickled or copied: its body comes from a connection; read `content`")
+        chunks = self._chunks if self._content is None else [self._content]
+        return {**self.__dict__, "_chunks": chunks, "_leash": None, "_reader": None, "_turns": [True]}
+
     def readable(self) -> bool:
         """True: a Response serves as a binary file."""
         return True
@@ -316,23 +296,68 @@ class Response(ResponseHead):
         """Nothing, as on every file that is read."""
 
 
-class _InTurn(Iterator[T]):
-    """An iterator that tells a second thread so, instead of letting it take what the first would miss.
+class _Turn:
+    """One thread's turn to read: a second one is told so, instead of being given what the first would miss.
 
-    Shared; guarded by ``turns``, from which the thread that steps takes the only entry.
+    Shared; guarded by ``turns``, from which whoever reads takes the only entry: one step, with and without a GIL.
     """
 
-    def __init__(self, pieces: Iterator[T], turns: list[bool], busy: Callable[[], LocalProtocolError]) -> None:
-        self._pieces = pieces
+    __slots__ = ("_turns", "_where")
+
+    def __init__(self, turns: list[bool], where: Callable[[], dict[str, Any]]) -> None:
         self._turns = turns
-        self._busy = busy
+        self._where = where
+
+    def __enter__(self) -> None:
+        try:
+            self._turns.pop()
+        except IndexError:
+            message = "another thread is reading this response: a body has one reader at a time"
+            raise LocalProtocolError(message, **self._where()) from None
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._turns.append(True)
+
+
+class _InTurn(Iterator[T]):
+    """Pieces of a body, each of them taken in turn; ``begin`` finds the way to them, in the turn of the first.
+
+    Shared; guarded by ``turn``.
+    """
+
+    def __init__(self, turn: _Turn, begin: Callable[[], Callable[[], T | None]]) -> None:
+        self._turn = turn
+        self._begin = begin
+        self._take: Callable[[], T | None] | None = None
 
     def __next__(self) -> T:
-        try:
-            turn = self._turns.pop()  # see `Response.read`
-        except IndexError:
-            raise self._busy() from None
-        try:
-            return next(self._pieces)
-        finally:
-            self._turns.append(turn)
+        with self._turn:
+            if self._take is None:
+                self._take = self._begin()
+            piece = self._take()
+        if piece is None:
+            raise StopIteration
+        return piece
+
+
+def _once(content: bytes) -> Callable[[], bytes | None]:
+    """A source of one piece."""
+    pieces = iter((content, None))
+    return lambda: next(pieces, None)
+
+
+def _streamed(pipe: BodyPipe) -> Callable[[], bytes | None]:
+    """What comes through a pipe. It knows nothing of the response, which would else never be found forgotten."""
+
+    def take() -> bytes | None:
+        refuse_on_loop_thread("reading a streamed response")
+        return pipe.take() or None
+
+    return take
+
+
+def _put(buffer: Any, read: Callable[[int], bytes]) -> int:
+    view = memoryview(buffer).cast("B")
+    data = read(len(view))
+    view[: len(data)] = data
+    return len(data)

@@ -72,6 +72,18 @@ async def test_no_character_and_no_line_is_torn(kit: Kit, wire: Wire) -> None:
         assert "".join([part async for part in response.aiter_text()]) == text
 
 
+@pytest.mark.parametrize("again", ["aiter_raw", "aiter_bytes", "aiter_text", "aiter_lines"])
+@in_event_loop
+async def test_a_second_iterator_is_refused_what_the_first_may_hold(kit: Kit, again: str) -> None:
+    server, client = kit.pair()
+    async with client.stream("GET", server.url("/bytes/1000")) as response:
+        pieces = response.aiter_bytes(50)
+        first = await pieces.__anext__()
+        with pytest.raises(hyperpool.ResponseClosed, match="piece by piece already"):
+            await getattr(response, again)().__anext__()
+        assert first + b"".join([piece async for piece in pieces]) == pattern(1000)
+
+
 @in_event_loop
 async def test_a_whole_response_can_be_iterated_too(kit: Kit) -> None:
     server, client = kit.pair()

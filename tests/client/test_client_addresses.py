@@ -129,8 +129,9 @@ def test_a_guard_is_not_gone_around_by_a_unix_socket(kit: Kit) -> None:
 
 def test_an_error_of_ours_that_a_resolver_raises_is_raised_itself(kit: Kit) -> None:
     refusal = hyperpool.InvalidURL("this program does not go there")
-    client = kit.client(H1_PLAIN, resolver=Resolver())
-    client.pool._ask.answer = refusal
+    resolver = Resolver()
+    resolver.answer = refusal
+    client = kit.client(H1_PLAIN, resolver=resolver)
     error = raised(hyperpool.InvalidURL, lambda: client.get("http://a.test/"))
     assert (str(error), error.origin) == ("this program does not go there", "http://a.test")
     assert error is not refusal

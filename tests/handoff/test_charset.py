@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperpool.handoff.charset import apparent, detected, named
-from hyperpool.handoff.pieces import lines
+from hyperpool.handoff.pieces import DelimitedLines
+from hyperpool.handoff.reading import Stage
 
 RUSSIAN = "Все счастливые семьи похожи друг на друга, каждая несчастливая семья несчастлива по-своему.\n" * 5  # noqa: RUF001
 
@@ -145,7 +146,9 @@ def test_delimited_lines_are_those_of_the_whole_text_wherever_it_is_cut(text: st
         pieces.append(text[at : at + size])
         at += size
     wanted = text.split(by)
-    assert list(lines(pieces, by)) == (wanted if wanted[-1] else wanted[:-1])
+    assert list(iter(Stage(iter([*pieces, None]).__next__, DelimitedLines(by)).take, None)) == (
+        wanted if wanted[-1] else wanted[:-1]
+    )
 
 
 def test_a_response_gives_its_lines_by_a_delimiter() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import encodings.aliases
 import gzip
 import http.cookiejar
 import io
 import itertools
 import json
+import pickle
 import shutil
 import warnings
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import brotli
@@ -411,6 +414,33 @@ class TestDecoding:
         response = make_response([b"abc"], streamed=True, max_decoded_bytes=1)
         with pytest.raises(DecodeError):
             response.content  # noqa: B018
+
+
+class TestCopies:
+    """What a worker process gives back, and what is kept in a cache."""
+
+    @pytest.mark.parametrize("copied", [lambda one: pickle.loads(pickle.dumps(one)), copy.deepcopy, copy.copy])
+    @pytest.mark.parametrize("read", [False, True])
+    def test_a_body_that_is_here_goes_with_it(self, copied: Callable[[Response], Response], read: bool) -> None:
+        response = make_response([gzip.compress(b"ab"), gzip.compress(b"c\nd")], fields=GZIP, trailers=[(b"a", b"b")])
+        if read:
+            assert (response.content, response.read(2)) == (b"abc\nd", b"ab")
+        response.history.append(make_response([b"moved"], status=302))
+        twin = copied(response)
+        assert (twin.read(1), twin.content, list(twin.iter_lines())) == (b"a", b"abc\nd", ["abc", "d"])
+        assert (twin.headers, twin.trailers) == (response.headers, response.trailers)
+        assert (repr(twin), twin.elapsed, twin.history[0].content) == (repr(response), response.elapsed, b"moved")
+
+    def test_so_does_one_that_was_streamed_and_read(self) -> None:
+        response = make_response([gzip.compress(b"abc")], fields=GZIP, streamed=True)
+        assert response.content == b"abc"
+        assert pickle.loads(pickle.dumps(response)).content == b"abc"
+
+    def test_one_that_is_still_to_come_does_not(self) -> None:
+        response = make_response([b"abc"], streamed=True)
+        with pytest.raises(TypeError, match="its body comes from a connection"):
+            pickle.dumps(response)
+        assert response.content == b"abc"
 
 
 class TestErrors:
