@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpool.handoff.forks import Known, in_child
 from hyperpool.handoff.hooks import as_hooks
 from hyperpool.handoff.leash import caller
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait
 from hyperpool.handoff.source import Source, make_source, with_trailers
 from hyperpool.policy import auth as auths
 from hyperpool.policy import writing
@@ -346,7 +346,7 @@ class Client:
         the error of the first that failed. Leaving the iteration early cancels what is under way. progress: a callable
         of (responses so far, requests in all, or None where they have no len()), or True for a bar on standard error.
         """
-        refuse_on_loop_thread("Client.map()")
+        check_may_wait("Client.map()")
         from hyperpool.policy.flights import as_completed, checked_bound, in_order, len_of, told
 
         bound = checked_bound(max_in_flight)

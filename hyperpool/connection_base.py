@@ -21,7 +21,7 @@ from hyperpool.connection_messages import HTTP11Response, HTTP20Push, HTTP20Resp
 from hyperpool.errors import HyperpoolError, InvalidURL, LocalProtocolError
 from hyperpool.handoff.forks import Known, in_child
 from hyperpool.handoff.leash import caller
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait
 from hyperpool.handoff.source import FedSource
 from hyperpool.headers import HTTPHeaderMap, MapLike, Text, raw_pairs
 from hyperpool.pool import ConnectionPool
@@ -141,7 +141,7 @@ class Connection:
         self._hear_version(self._current())
 
     def _hear_version(self, session: _Session) -> None:
-        refuse_on_loop_thread("connecting")
+        check_may_wait("connecting")
         with as_hyper_raises():
             version = session.pool.connect(self._route, timeout_s=self._timeout.connect).result()
         # An upgrade may have been seen meanwhile, which is never taken back.
@@ -311,7 +311,7 @@ def _feed(calls: Calls, call: Call, body: Any, *, final: bool) -> None:
     """Hand a body, or a piece of one, to the wire. Blocks while that is full."""
     upload = call.upload
     assert upload is not None and call.future is not None
-    refuse_on_loop_thread("sending a body")
+    check_may_wait("sending a body")
     try:
         wanted = body is None or all(upload.feed(piece) for piece in pieces_of(body))
     except BaseException as error:

@@ -166,11 +166,14 @@ class Loops:
         try:
             # Under the lock, so that whoever finds the loop finds it running: `close` could not join it otherwise.
             thread.start()
+            self._threads[thread] = loop
+            self._by_route[route] = loop
         except RuntimeError as cause:
             where = str(route.origin)
             raise HyperpoolError(f"no I/O thread for {where} could be started: {cause}", origin=where) from cause
-        self._by_route[route] = loop
-        self._threads[thread] = loop
+        except BaseException:  # Ctrl-C: whether it runs nobody can tell, and nobody but us would ever end it
+            tell(loop, Close(0.0, 0))
+            raise
 
     def _check_open_locked(self, route: Route) -> None:
         if self._closed:

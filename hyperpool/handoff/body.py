@@ -32,12 +32,12 @@ def _become_child() -> None:
 class BodyPipe:
     """A response body on its way to one reader.
 
-    Shared; guarded by _cond. The loop feeds, one thread takes. ``credit`` is called by the reader, outside the lock,
+    Shared; guarded by _lock. The loop feeds, one thread takes. ``credit`` is called by the reader, outside the lock,
     with the bytes that it has taken, whenever they reach ``credit_step_bytes``.
     """
 
     def __init__(self, *, credit: Callable[[int], None], credit_step_bytes: int) -> None:
-        self._cond = threading.Condition()
+        self._make_lock()
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._owed_bytes = 0
@@ -58,7 +58,7 @@ class BodyPipe:
         """Append a piece of body. Without ``wake``, `wake` must follow in the same step of the loop."""
         if not data:
             return  # to the reader b"" is the end
-        with self._cond:
+        with self._lock:
             self._chunks.append(data)
             self._buffered_bytes += len(data)
         if wake:
@@ -66,14 +66,14 @@ class BodyPipe:
 
     def wake(self) -> None:
         """Tell the reader that there is something: once for many pieces, since each time costs a change of threads."""
-        with self._cond:
+        with self._lock:
             self._cond.notify()
         if self._called is not None:
             self._call()
 
     def finish(self, trailers: Fields) -> None:
         """The body is complete."""
-        with self._cond:
+        with self._lock:
             self.trailers = trailers
             self._ended = True
             self._cond.notify()
@@ -81,21 +81,21 @@ class BodyPipe:
 
     def fail(self, error: BaseException) -> None:
         """The body will not be completed; the reader gets what came before, then the error."""
-        with self._cond:
+        with self._lock:
             self._error = error
             self._ended = True
             self._cond.notify()
         self._call()
 
     def _call(self) -> None:
-        with self._cond:
+        with self._lock:
             called, self._called = self._called, None
         if called is not None:
             called()
 
     def abandon_in_child(self, error: BaseException) -> None:
         """After a fork, in the child: the reader gets what is here, then ``error``: the rest goes to the parent."""
-        self._cond = threading.Condition()  # another thread, which is not here, may have held it
+        self._make_lock()  # another thread, which is not here, may have held it
         self._called = None  # it would wake the parent's reader
         if not self._ended:
             self.fail(error)
@@ -103,7 +103,7 @@ class BodyPipe:
     @property
     def buffered_bytes(self) -> int:
         """Bytes that wait for the reader."""
-        with self._cond:
+        with self._lock:
             return self._buffered_bytes
 
     # -- the reader's side -----------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class BodyPipe:
         That happens outside the lock, on an I/O thread or on the one that closes the response: it must not block.
         """
         self._renew_lock_in_child()
-        with self._cond:
+        with self._lock:
             ready = bool(self._chunks) or self._ended or self._abandoned
             self._called = None if ready else or_call
             return ready
@@ -125,7 +125,7 @@ class BodyPipe:
         Raises the error that ended the body, ResponseClosed after `abandon`.
         """
         self._renew_lock_in_child()
-        with self._cond:
+        with self._lock:
             self.taken = True
             while not (self._chunks or self._ended or self._abandoned):
                 self._cond.wait()
@@ -138,7 +138,7 @@ class BodyPipe:
     def abandon(self) -> bool:
         """Nobody will read on: drop what is here. Whether the peer is still sending, so that it must be told."""
         self._renew_lock_in_child()
-        with self._cond:
+        with self._lock:
             open_still = not (self._ended or self._abandoned)
             self._abandoned = True
             self._chunks.clear()
@@ -149,7 +149,14 @@ class BodyPipe:
 
     def _renew_lock_in_child(self) -> None:
         if self._process is not _process:
-            self._cond, self._process = threading.Condition(), _process
+            self._make_lock()
+            self._process = _process
+
+    def _make_lock(self) -> None:
+        # `with` takes the lock itself, here and below: a Condition's own methods for that are Python code, in which a
+        # signal handler may raise while the lock is taken. That would leave it locked, and the loop with it (L4).
+        self._lock = threading.RLock()
+        self._cond = threading.Condition(self._lock)
 
     def _take_locked(self) -> bytes:
         if self._abandoned:
@@ -223,13 +230,13 @@ class BytesUpload:
 class UploadPipe:
     """A streamed request body on its way to the loop.
 
-    Shared; guarded by _cond. One thread feeds, and waits from when ``capacity_bytes`` are full until three quarters of
+    Shared; guarded by _lock. One thread feeds, and waits from when ``capacity_bytes`` are full until three quarters of
     them are taken; the loop takes. ``notify``
     is called by the feeder, outside the lock, when there is something for a loop that had found the pipe empty.
     """
 
     def __init__(self, *, capacity_bytes: int, notify: Callable[[], None]) -> None:
-        self._cond = threading.Condition()
+        self._make_lock()
         self._chunks: deque[memoryview] = deque()
         self._buffered_bytes = 0
         self._capacity_bytes = capacity_bytes
@@ -250,7 +257,7 @@ class UploadPipe:
 
         That happens outside the lock, on an I/O thread: it must not block.
         """
-        with self._cond:
+        with self._lock:
             room = self._buffered_bytes < self._capacity_bytes or self._abandoned
             self._called = None if room else or_call
             return room
@@ -259,7 +266,7 @@ class UploadPipe:
         """Add a piece; False when nobody wants more. Blocks while the pipe is full."""
         if not data:
             return not self._abandoned
-        with self._cond:
+        with self._lock:
             while self._buffered_bytes >= self._capacity_bytes and not self._abandoned:
                 self._feeder_waits = True
                 self._cond.wait()
@@ -282,7 +289,7 @@ class UploadPipe:
         self._end(error)
 
     def _end(self, failure: BaseException | None) -> None:
-        with self._cond:
+        with self._lock:
             self._failure = failure
             self._ended = True
             # A failure is news also for a loop that waits for the peer's window with bytes still here.
@@ -298,7 +305,7 @@ class UploadPipe:
 
     def take(self, max_bytes: int) -> Piece:
         """The next bytes; none and not the last when there are none now: ``notify`` will be called for the next."""
-        with self._cond:
+        with self._lock:
             data = self._take_locked(max_bytes)
             last = self._ended and not self._chunks
             self._loop_waits = not (data or last or self._chunks)
@@ -331,7 +338,7 @@ class UploadPipe:
 
     def abandon(self) -> None:
         """Nobody will take more: the feeder returns at its next step."""
-        with self._cond:
+        with self._lock:
             self._abandoned = True
             self._chunks.clear()
             self._cond.notify_all()
@@ -341,6 +348,10 @@ class UploadPipe:
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: nobody takes anything here, and another thread may have held the lock."""
-        self._cond = threading.Condition()
+        self._make_lock()
         self._called = None
         self.abandon()
+
+    def _make_lock(self) -> None:
+        self._lock = threading.RLock()  # see `BodyPipe`
+        self._cond = threading.Condition(self._lock)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import _thread
 import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait
 
 if TYPE_CHECKING:
     from hyperpool.handoff.pushes import Pushes
@@ -17,22 +19,42 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+_Condition = threading.Condition
+
+
+class _SafeCondition(threading.Condition):
+    """A condition that no signal leaves locked.
+
+    Where a handler raises, as that of Ctrl-C does, the standard library's may stay locked: it takes its lock in Python
+    code, which may be left before the with block is entered. A loop that is to settle that Future would wait for ever,
+    and with it everybody who asks its origin. Here `with` gets the methods of the lock itself, which are C.
+    """
+
+    __enter__ = property(attrgetter("_lock.__enter__"))
+    __exit__ = property(attrgetter("_lock.__exit__"))
+
+
 class LoopFuture(Future[T]):
     """A Future that a loop resolves.
 
     Shared; guarded by its own condition.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        if type(self._condition) is _Condition:  # else it is one of a debugger's, or of a model of threads
+            self._condition.__class__ = _SafeCondition
+
     def result(self, timeout: float | None = None) -> T:
         """What came of it. Blocks. Raises its error, CancelledError, or TimeoutError after ``timeout``."""
         if not self.done():
-            refuse_on_loop_thread("Future.result()")
+            check_may_wait("Future.result()")
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Its error or None. Blocks like `result`."""
         if not self.done():
-            refuse_on_loop_thread("Future.exception()")
+            check_may_wait("Future.exception()")
         return super().exception(timeout)
 
     def abandon_in_child(self, error: BaseException) -> None:
@@ -101,7 +123,7 @@ class SoleWaiter(Generic[T]):
     def result(self) -> T:
         """What came of it. Blocks. Raises its error; whatever else ends the wait, as Ctrl-C does, cancels it."""
         if not self._done:
-            refuse_on_loop_thread("A blocking request")
+            check_may_wait("A blocking request")
         try:
             self._gate.acquire()
         except BaseException:

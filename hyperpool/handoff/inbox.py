@@ -72,8 +72,9 @@ class Inbox:
                 raise InboxClosed
             self._items.append(item)
             if self._asleep:
-                self._asleep = False
+                # In this order: where a signal handler raises in between, the next put wakes once more, and not never.
                 self._wakeup.wake()
+                self._asleep = False
 
     def may_sleep(self) -> bool:
         """Loop only: whether nothing waits. From a True on, the next put wakes the selector."""

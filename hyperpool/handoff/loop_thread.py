@@ -1,4 +1,4 @@
-"""Which threads are I/O threads of ours, so that no call of ours ever blocks on one (L11).
+"""Who may wait: no thread of ours that does I/O (L11), and nobody when those are gone.
 
 A done-callback of a Future runs on the I/O thread; if it waited there for another response, nobody would be left to
 read that response. The call raises at once instead.
@@ -6,8 +6,10 @@ read that response. The call raises at once instead.
 
 from __future__ import annotations
 
+import sys
 import threading
 
+from hyperpool.errors import PoolClosed
 from hyperpool.handoff.forks import in_child
 
 _here = threading.local()
@@ -29,8 +31,11 @@ def on_loop_thread() -> bool:
     return getattr(_here, "is_loop", False)
 
 
-def refuse_on_loop_thread(call: str) -> None:
-    """Raise RuntimeError where the calling thread is an I/O thread of hyperpool."""
+def check_may_wait(call: str) -> None:
+    """Raise where a wait would be for ever: RuntimeError on an I/O thread of hyperpool, and PoolClosed when the
+    interpreter is about to be gone, as it is to finalizers of what it takes with it: our threads are gone before."""
+    if sys.is_finalizing():
+        raise PoolClosed(f"{call}: the interpreter is shutting down, nobody is left to answer; do that before its end")
     if on_loop_thread():
         raise RuntimeError(
             f"{call} would block an I/O thread of hyperpool for ever; a done-callback must not wait:"

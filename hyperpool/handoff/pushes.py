@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.handoff.futures import ResponseFuture
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait
 
 if TYPE_CHECKING:
     from hyperpool.values import Request
@@ -45,7 +45,7 @@ class Pushes:
 
     def until_the_end(self) -> Iterator[Push]:
         """Those that are here and all that still come. Blocks for each."""
-        refuse_on_loop_thread("Pushes.until_the_end()")
+        check_may_wait("Pushes.until_the_end()")
         return self._taken(block=True)
 
     def _taken(self, *, block: bool) -> Iterator[Push]:

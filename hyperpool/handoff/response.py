@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hyperpool.errors import DecodeError, LocalProtocolError, ResponseClosed
 from hyperpool.handoff.charset import apparent, detected, named
 from hyperpool.handoff.leash import Leash
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait
 from hyperpool.handoff.pieces import known_charset
 from hyperpool.handoff.reading import BodyReader
 from hyperpool.handoff.response_head import ResponseHead, ResponseParts, field_value, header_dict
@@ -350,7 +350,7 @@ def _streamed(pipe: BodyPipe) -> Callable[[], bytes | None]:
     """What comes through a pipe. It knows nothing of the response, which would else never be found forgotten."""
 
     def take() -> bytes | None:
-        refuse_on_loop_thread("reading a streamed response")
+        check_may_wait("reading a streamed response")
         return pipe.take() or None
 
     return take

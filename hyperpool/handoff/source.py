@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.body import BytesUpload, Upload, UploadPipe
 from hyperpool.handoff.inbox import until_there_is_memory
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait
 from hyperpool.protocol.fields import prepare_trailers
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class FedSource:
 
     def feed(self, data: bytes | memoryview) -> bool:
         """Add a piece; False when nobody wants more: the exchange's Future says why. Blocks while the pipe is full."""
-        refuse_on_loop_thread("FedSource.feed()")
+        check_may_wait("FedSource.feed()")
         return self._pipe.feed(as_bytes(data))
 
     def finish(self) -> None:

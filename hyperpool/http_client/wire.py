@@ -17,7 +17,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import HyperpoolError
-from hyperpool.handoff.loop_thread import refuse_on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait
 from hyperpool.handoff.source import FedSource
 from hyperpool.http_client import shared
 from hyperpool.http_client.answer import BUFFER_BYTES, Answer
@@ -45,7 +45,7 @@ class Wire:
         ``url``: of the origin, where every request goes. ``keep_warm``: leave an HTTP/2 connection to the pool for its
         ``idle_s`` when the last wire of the route is closed. Raises what the standard library would.
         """
-        refuse_on_loop_thread("connecting")
+        check_may_wait("connecting")
         self.closed = False
         self._route = route
         self._url = url

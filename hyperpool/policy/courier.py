@@ -41,14 +41,15 @@ class Rider(Protocol):
 class Courier:
     """Runs steps on a thread of its own, each when it is due.
 
-    Shared; guarded by _cond.
+    Shared; guarded by _lock.
     """
 
     def __init__(self) -> None:
         self._begin()
 
     def _begin(self) -> None:
-        self._cond = threading.Condition()
+        self._lock = threading.RLock()  # taken itself: see `BodyPipe`
+        self._cond = threading.Condition(self._lock)
         self._due: list[tuple[float, int, Step]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
@@ -58,12 +59,12 @@ class Courier:
 
     def take_up(self, rider: Rider) -> None:
         """From now on this one has a Future of somebody's to resolve."""
-        with self._cond:
+        with self._lock:
             self._riders[rider] = None
 
     def set_down(self, rider: Rider) -> None:
         """It is resolved."""
-        with self._cond:
+        with self._lock:
             self._riders.pop(rider, None)
 
     def put(self, step: Step, delay_s: float = 0.0) -> bool:
@@ -72,7 +73,7 @@ class Courier:
         Raises RuntimeError where no thread can be started: then nothing of it happens.
         """
         thread = None
-        with self._cond:
+        with self._lock:
             if self._closed:
                 return False
             if self._thread is None:
@@ -87,7 +88,7 @@ class Courier:
         try:
             thread.start()
         except RuntimeError as cause:
-            with self._cond:
+            with self._lock:
                 self._thread = None
                 stranded, self._due = self._due, []
             for _, _, step in stranded:
@@ -102,7 +103,7 @@ class Courier:
 
     def _next(self) -> Step | None:
         """The next step that is due; None when this thread shall end. Blocks."""
-        with self._cond:
+        with self._lock:
             idle_at = time.monotonic() + IDLE_S
             while not self._closed:
                 now = time.monotonic()
@@ -115,7 +116,7 @@ class Courier:
             return None
 
     def _fail_the_rest(self) -> None:
-        with self._cond:
+        with self._lock:
             stranded = self._due if self._closed else []
             self._due = [] if self._closed else self._due
         for _, _, step in stranded:
@@ -124,7 +125,7 @@ class Courier:
 
     def close(self) -> None:
         """Fail what waits, and end the thread. Blocks until it has ended, but for a call on an I/O thread."""
-        with self._cond:
+        with self._lock:
             self._closed = True
             self._cond.notify()
             thread = self._thread

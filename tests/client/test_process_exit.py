@@ -165,6 +165,31 @@ def test_what_was_submitted_before_the_end_reaches_the_server(kit: Kit, tmp_path
     assert sorted(one.body_bytes for one in server.requests if one.is_complete) == [100_000] * 20 + [200_000]
 
 
+@pytest.mark.parametrize(
+    "last", ["client.get(url, timeout=0.1)", "client.submit('GET', url).result()", "next(self.pieces)"]
+)
+def test_a_finalizer_that_asks_after_the_end_of_all_threads_is_refused(kit: Kit, tmp_path: Path, last: str) -> None:
+    # A logout in __del__, say: nobody is left that could answer it, or end it when its timeout has passed.
+    program = f"""
+    class Session:
+        def __init__(self):
+            self.client, self.url = client, origin + "/bytes/1"
+            self.client.get(self.url)
+            self.pieces = client.submit("GET", origin + "/bytes/10000000", stream=True).result().iter_raw()
+            next(self.pieces)
+        def __del__(self, refused=hyperpool.PoolClosed, tell=os.write, finalizing=sys.is_finalizing):
+            client, url = self.client, self.url
+            try:
+                {last}
+            except refused as error:
+                tell(1, f"{{finalizing()}}: {{error}}".encode())
+    session = Session()
+    """
+    _, ended = runs(kit, tmp_path, H1_PLAIN, program)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("True: ") and "the interpreter is shutting down" in ended.stdout
+
+
 @pytest.mark.parametrize("error", ["Stopped", "SystemExit", "KeyboardInterrupt"])
 def test_an_exception_that_is_thrown_into_a_waiting_thread_cancels_its_request_alone(
     kit: Kit, tmp_path: Path, error: str

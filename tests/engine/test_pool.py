@@ -337,6 +337,25 @@ def test_where_no_io_thread_starts_the_error_is_typed_and_the_pool_goes_on(
     assert get(pool, server.url("/")).result().ok
 
 
+def test_a_loop_whose_start_is_interrupted_ends_by_itself(
+    pool: ConnectionPool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ctrl-C while Thread.start() waits for the new thread to say that it runs: it does, and nobody knows of it.
+    with monkeypatch.context() as patches:
+        start = threading.Thread.start
+
+        def interrupted(thread: threading.Thread) -> None:
+            start(thread)
+            raise KeyboardInterrupt
+
+        patches.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            get(pool, server.url("/"))
+    join_loops()
+    assert pool.stats().threads == 0
+    assert get(pool, server.url("/again")).result().text == "/again"
+
+
 def test_where_no_dialling_thread_starts_the_error_is_typed_and_the_pool_goes_on(
     pool: ConnectionPool, server: Server
 ) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from hyperpool.handoff.loop_thread import enter_loop_thread, on_loop_thread, refuse_on_loop_thread
+from hyperpool.errors import PoolClosed
+from hyperpool.handoff.loop_thread import check_may_wait, enter_loop_thread, on_loop_thread
 
 
 def test_a_thread_is_no_loop_thread_until_it_says_so() -> None:
@@ -14,11 +17,17 @@ def test_a_thread_is_no_loop_thread_until_it_says_so() -> None:
 def test_a_call_is_refused_on_a_loop_thread(loop_mark) -> None:
     """L11."""
     with pytest.raises(RuntimeError, match="Future.result"):
-        refuse_on_loop_thread("Future.result()")
+        check_may_wait("Future.result()")
+
+
+def test_a_call_is_refused_when_no_thread_is_left_to_answer_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    with pytest.raises(PoolClosed, match="reading: the interpreter is shutting down"):
+        check_may_wait("reading")
 
 
 def test_a_call_is_let_through_elsewhere() -> None:
-    refuse_on_loop_thread("Future.result()")
+    check_may_wait("Future.result()")
 
 
 def test_the_mark_is_the_threads_own(in_thread) -> None:
