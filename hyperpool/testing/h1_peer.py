@@ -24,6 +24,7 @@ from hyperpool.testing.messages import (
     Reset,
     final_headers,
     has_no_body,
+    latin_1,
     pairs,
 )
 from hyperpool.testing.service import CUT, POLITE, RST, Ending, Exchange, Service, Wire
@@ -70,8 +71,8 @@ class H1Peer:
         if not at_end:  # a request that breaks off is a disconnect
             self._service.log.error(error)
         if self._h11.our_state is h11.IDLE or self._h11.our_state is h11.SEND_RESPONSE:
-            headers = [("content-length", "0"), ("connection", "close")]
-            self._send(h11.Response(status_code=error.error_status_hint, headers=_raw(headers), reason=b"Bad Request"))
+            headers = latin_1([("content-length", "0"), ("connection", "close")])
+            self._send(h11.Response(status_code=error.error_status_hint, headers=headers, reason=b"Bad Request"))
             self._send(h11.EndOfMessage())
         self.abandon(str(error))
         self._wire.end(POLITE)
@@ -150,10 +151,10 @@ class H1Peer:
         if exchange is not self._exchange or exchange.is_over:
             return outgoing.source.close()
         for status, headers in outgoing.reply.interim:
-            fields = _raw(pairs(headers))
+            fields = latin_1(pairs(headers))
             self._send(h11.InformationalResponse(status_code=status, headers=fields, reason=_reason(status)))
         status = outgoing.reply.status
-        fields = _raw(self._final_headers(exchange, outgoing.reply))
+        fields = latin_1(self._final_headers(exchange, outgoing.reply))
         self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)))
         if has_no_body(exchange.request.method, status):
             self._finish(exchange)
@@ -200,7 +201,7 @@ class H1Peer:
         has_length = any(name == "content-length" for name, _ in pairs(reply.headers))
         if has_length or exchange.request.http_version == "1.0" or has_no_body(exchange.request.method, reply.status):
             return []
-        return _raw(pairs(reply.trailers))
+        return latin_1(pairs(reply.trailers))
 
     def _end_cycle(self) -> None:
         """Turn to the next request once both sides of this one are complete."""
@@ -251,10 +252,6 @@ def _asks_for_h2c(headers: list[tuple[str, str]]) -> bool:
     named = dict(headers)
     has_body = "transfer-encoding" in named or named.get("content-length", "0") != "0"
     return named.get("upgrade") == "h2c" and "http2-settings" in named and not has_body
-
-
-def _raw(headers: list[tuple[str, str]]) -> Any:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 def _text(headers: Any) -> list[tuple[str, str]]:

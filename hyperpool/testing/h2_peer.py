@@ -31,6 +31,7 @@ from hyperpool.testing.messages import (
     Reset,
     final_headers,
     has_no_body,
+    latin_1,
     pairs,
 )
 from hyperpool.testing.service import CUT, POLITE, Ending, Exchange, Options, Service, Wire
@@ -233,8 +234,8 @@ class H2Peer:
             return outgoing.source.close()
         reply = outgoing.reply
         for status, headers in reply.interim:
-            self._h2.send_headers(stream_id, [(":status", str(status)), *pairs(headers)])
-        fields = [(":status", str(reply.status)), *final_headers(reply, reply.whole_body())]
+            self._h2.send_headers(stream_id, latin_1([(":status", str(status)), *pairs(headers)]))
+        fields = latin_1([(":status", str(reply.status)), *final_headers(reply, reply.whole_body())])
         ends = has_no_body(exchange.request.method, reply.status) or outgoing.ends_plainly
         self._h2.send_headers(stream_id, fields, end_stream=ends)
         if ends:
@@ -269,7 +270,7 @@ class H2Peer:
         elif piece:
             self._h2.send_data(stream_id, piece)
         else:
-            self._h2.send_headers(stream_id, pairs(outgoing.reply.trailers), end_stream=True)
+            self._h2.send_headers(stream_id, latin_1(pairs(outgoing.reply.trailers)), end_stream=True)
             self._finish(stream_id, exchange)
         return True
 

@@ -104,6 +104,11 @@ def pairs(headers: HeadersLike) -> list[tuple[str, str]]:
     return [(name.lower(), str(value)) for name, value in items]
 
 
+def latin_1(fields: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """The same in bytes, as both versions send them (RFC 9110 5.5)."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+
+
 def has_no_body(method: str, status: int) -> bool:
     """Whether a response has no content whatever its headers say (RFC 9110 6.4.1)."""
     return method == "HEAD" or status in (204, 304)

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import socket
+import ssl
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -458,11 +459,15 @@ def test_closing_the_client_closes_every_connection(bench: Bench, wire: Wire) ->
     raised(RuntimeError, lambda: client.get(server.url()))
 
 
-def test_a_closed_transport_says_so(bench: Bench) -> None:
-    transport = HyperpoolTransport(verify=bench.ca_file)
-    transport.close()
-    assert repr(transport) == "<HyperpoolTransport <ConnectionPool closed origins=0 connections=0>>"
-    raised(httpx.ConnectError, lambda: transport.handle_request(httpx.Request("GET", "https://localhost/")))
+@pytest.mark.parametrize("kind", [HyperpoolTransport, httpx.HTTPTransport])
+def test_a_transport_serves_one_client_after_another(bench: Bench, kind: Any) -> None:
+    server = bench.server()
+    transport = kind(verify=ssl.create_default_context(cafile=bench.ca_file))
+    for _ in range(2):
+        with httpx.Client(transport=transport) as client:
+            assert client.get(server.url("/bytes/3")).status_code == 200
+        assert server.wait_until(lambda server: server.connections_open == 0, WAIT_S)
+    assert server.connections_accepted == 2
 
 
 def test_retries_are_for_connections_that_cannot_be_made(bench: Bench) -> None:

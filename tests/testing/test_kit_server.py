@@ -51,6 +51,15 @@ def test_a_failing_body_resets_and_is_recorded(client, http2: bool) -> None:
         assert [str(error) for error in server.errors] == ["on purpose"]
 
 
+@pytest.mark.parametrize("http2", [True, False])
+def test_header_values_are_latin_1_on_both_versions(http2: bool) -> None:
+    with Server(lambda request: Reply(200, [("x-echo", request.header("x-name"))])) as server:
+        context = trusting(server.ca_pem)
+        with httpx.Client(verify=context, http2=http2, http1=not http2) as client:
+            answer = client.get(server.url(), headers=[(b"x-name", "café".encode("latin-1"))])
+    assert dict(answer.headers.raw)[b"x-echo"] == "café".encode("latin-1")
+
+
 def test_the_longest_route_wins(client) -> None:
     with Server(lambda request: "rest") as server:
         server.route("/a")(lambda request: "a")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
@@ -60,8 +61,8 @@ class Transport:
         own = (verify, cert, trust_env, http1, http2, limits, proxy, uds, local_address, socket_options)
         if pool is not None and own != (*(True, None, True, True, True), *(None,) * 5):
             raise ValueError("what says how to connect is the pool's own: give it to that")
-        self._owns_pool = pool is None
-        self._pool = pool or ConnectionPool(
+        self._make_pool = functools.partial(
+            ConnectionPool,
             limits=sending.as_limits(limits),
             verify=verify,
             cert=cert,
@@ -73,6 +74,8 @@ class Transport:
             uds=uds,
             source_address=local_address,
         )
+        self._owns_pool = pool is None
+        self._pool = pool or self._make_pool()
         options = as_socket_options(socket_options)
         self._way: dict[str, Any] = {"socket_options": options} if options else {}
         self._retries = retries
@@ -109,6 +112,16 @@ class Transport:
         if attempts > self._retries or not may_try_again(error):
             return None
         return 0.0 if attempts == 1 else _BACKOFF_S * 2 ** (attempts - 2)
+
+    def _give_up_pool(self) -> Callable[[], None]:
+        """What closes the pool, unless it was given.
+
+        A new one takes its place: one ``httpx.Client`` after another can use the same transport of httpx.
+        """
+        if not self._owns_pool:
+            return lambda: None
+        pool, self._pool = self._pool, self._make_pool()
+        return pool.close
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._pool!r}>"
@@ -173,8 +186,7 @@ class HyperpoolTransport(Transport, httpx.BaseTransport):
 
     def close(self) -> None:
         """Close the connections and join their threads; a pool that was given is left alone."""
-        if self._owns_pool:
-            self._pool.close()
+        self._give_up_pool()()
 
 
 def _content(request: httpx.Request) -> Any:
@@ -243,8 +255,7 @@ class AsyncHyperpoolTransport(Transport, httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the connections, while other tasks go on; a pool that was given is left alone."""
-        if self._owns_pool:
-            await asyncio.to_thread(self._pool.close)  # it joins threads
+        await asyncio.to_thread(self._give_up_pool())  # it joins threads
 
 
 class AsyncBody(_Body, httpx.AsyncByteStream):
