@@ -63,7 +63,9 @@ class Client:
     with `close` or a with block; making one opens nothing.
 
     base_url: put before relative URLs. headers: sent with every request, where a call does not give its own. params:
-        likewise, by their names. cookies: a mapping, or a ``http.cookiejar.CookieJar``, which is used itself.
+        likewise, by their names; a call's None removes one. A mapping, pairs, or a query as str or bytes; an iterable
+        as a value is the name once for each of its entries. cookies: a mapping, or a ``http.cookiejar.CookieJar``,
+        which is used itself.
     auth: (user, password), or a callable that takes the `Request` and returns it with what proves who asks; for every
         origin that the program itself asks for. Else a user in the URL counts; else, where ``trust_env``, netrc.
     verify: True (certifi, or SSL_CERT_FILE / SSL_CERT_DIR where ``trust_env``), "system", a CA file or folder, PEM
@@ -149,6 +151,18 @@ class Client:
         self._headers.replace(given)
 
     @property
+    @property
+    def params(self) -> Params:
+        """The parameters that go with every request, by their names; a call's own go before them.
+
+        May be set to others, for requests made after that. An iterator is read at once.
+        """
+        return self._params
+
+    @params.setter
+    def params(self, given: Params) -> None:
+        self._params = writing.lasting(given)
+
     def cookies(self) -> Cookies:
         """The cookies of this client: a mapping of names and values over a ``CookieJar``.
 

@@ -6,14 +6,15 @@ Header sets are immutable tuples of pairs here, so that a request under way neve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Union
 
 from hyperpool._version import __version__
 from hyperpool.errors import InvalidURL, LocalProtocolError
 from hyperpool.values import HeadersLike
 
-Params = Union[Mapping[str, Any], Sequence["tuple[str, Any]"], str, None]
+Params = Union[Mapping[str, Any], Iterable["tuple[str, Any]"], str, bytes, None]
+Pairs = list[tuple[Any, Any]]
 Headers = tuple[tuple[str, str], ...]
 
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match  # RFC 3986 3.1
@@ -103,22 +104,39 @@ def full_url(url: str, base_url: str, own_params: Params, params: Params) -> str
         url = f"{base_url.rstrip('/')}/{url.lstrip('/')}"
     if own_params is None and params is None:
         return url
-    named = {name for name, _ in _pairs(params)}
-    if not isinstance(own_params, str):
-        own_params = [pair for pair in _pairs(own_params) if pair[0] not in named]
-    return _with_query(_with_query(url, own_params), params)
+    own, of_call = _query(own_params), _query(params)
+    if not isinstance(own, str) and not isinstance(of_call, str):
+        named = {name for name, _ in of_call}
+        own = [pair for pair in own if pair[0] not in named]
+    return _with_query(_with_query(url, own), of_call)
 
 
-def _pairs(params: Params) -> list[tuple[str, Any]]:
-    """Query parameters as pairs, in their order; those of a ready query string stay in it."""
-    if isinstance(params, str):
-        return []
-    pairs = params.items() if isinstance(params, Mapping) else params or ()
-    return [(name, value) for name, value in pairs if value is not None]
+def lasting(params: Params) -> Params:
+    """Parameters that serve every request: what can be read only once is read here."""
+    if params is None or isinstance(params, (str, bytes)):
+        return params
+    pairs = _pairs(params)
+    if not isinstance(params, Iterator) and not any(isinstance(value, Iterator) for _, value in pairs):
+        return params  # the caller's own object, which may be changed later
+    return [(name, list(value) if isinstance(value, Iterator) else value) for name, value in pairs]
 
 
-def _with_query(url: str, params: Params) -> str:
-    query = params if isinstance(params, str) else _urlencoded(_pairs(params))
+def _query(params: Params) -> str | Pairs:
+    """A ready query string as str; else pairs in their order. None as a value stays: it removes one of the client's."""
+    if isinstance(params, bytes):
+        from string import punctuation
+        from urllib.parse import quote
+
+        return quote(params, safe=punctuation)  # bytes that are not ASCII go out as they are, percent-encoded
+    return params if isinstance(params, str) else _pairs(params)
+
+
+def _pairs(params: Any) -> Pairs:
+    return list(params.items() if isinstance(params, Mapping) else params or ())
+
+
+def _with_query(url: str, given: str | Pairs) -> str:
+    query = given if isinstance(given, str) else _urlencoded(given)
     if not query:
         return url
     bare, hash_mark, fragment = url.partition("#")
@@ -133,6 +151,8 @@ def body(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str | Non
     """The content to send and the type to declare for it. Raises LocalProtocolError for what contradicts itself."""
     if files:
         return _multipart(content, data, json, files)
+    if json is not None and data is not None and not data:
+        data = None  # an empty form says nothing, as in requests and httpx
     if (content is not None) + (data is not None) + (json is not None) > 1:
         raise LocalProtocolError("give one of content, data and json, not several")
     if json is not None:
@@ -151,7 +171,7 @@ def _json(given: Any) -> bytes:
 def _urlencoded(fields: Any) -> str:
     from urllib.parse import urlencode
 
-    return urlencode(fields, doseq=True)
+    return urlencode(list(_fields(fields)))
 
 
 def is_form(data: Any) -> bool:
@@ -175,7 +195,7 @@ def _multipart(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str
 
 
 def _fields(data: Any) -> Iterator[tuple[Any, Any]]:
-    """Form fields one by one; a list as a value is a field of that name for each of its entries."""
+    """Form fields one by one; an iterable as a value is a field of that name for each of its entries, None is none."""
     for name, value in data.items() if isinstance(data, Mapping) else data or ():
-        several = value if isinstance(value, (list, tuple)) else (value,)
-        yield from ((name, one) for one in several if one is not None)
+        is_one = isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__")
+        yield from ((name, one) for one in ((value,) if is_one else value) if one is not None)

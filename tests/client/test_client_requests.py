@@ -65,6 +65,15 @@ PARAMS: dict[str, tuple[Any, str]] = {
     "list value": ({"a": [1, 2]}, "a=1&a=2"),
     "str": ("a=1&b", "a=1&b"),
     "None value": ({"a": None, "b": 1}, "b=1"),
+    "None in a list": ({"a": [None, 1]}, "a=1"),
+    "tuple value": ([("a", (1, 2))], "a=1&a=2"),
+    "set value": ({"a": {1}}, "a=1"),
+    "range value": ({"a": range(2)}, "a=0&a=1"),
+    "bytes value": ({"a": b"x y"}, "a=x+y"),
+    "mapping value": ({"a": {"b": 1}}, "a=%7B%27b%27%3A+1%7D"),
+    "bytes": (b"a=1&b", "a=1&b"),
+    "bytes to be encoded": (b"a=%20 \xe4\r\n", "a=%20%20%E4%0D%0A"),
+    "dict view": ({"a": 1}.items(), "a=1"),
     "special characters": ({"a&b": "c=d#e?f"}, "a%26b=c%3Dd%23e%3Ff"),
     "not ASCII": ({"ä": "☃"}, "%C3%A4=%E2%98%83"),
     "line ends": ({"a": "b\r\nc"}, "a=b%0D%0Ac"),
@@ -89,6 +98,35 @@ def test_params_of_the_client_go_with_each_call_which_may_replace_them_by_name(k
     assert client.get(server.url("/p"), params={"page": 2}).json()["target"] == "/p?key=k&lang=de&page=2"
     assert client.get(server.url("/p"), params={"lang": "fr"}).json()["target"] == "/p?key=k&lang=fr"
     assert client.get(server.url("/p?q=1")).json()["target"] == "/p?q=1&key=k&lang=de"
+
+
+def test_params_of_a_call_that_are_none_remove_those_of_the_client(kit: Kit) -> None:
+    server, client = kit.pair(handler=mirror, params={"key": "k", "lang": "de"})
+    assert client.get(server.url("/p"), params={"lang": None}).json()["target"] == "/p?key=k"
+    assert client.get(server.url("/p"), params=[("key", None), ("lang", "fr")]).json()["target"] == "/p?lang=fr"
+
+
+def test_params_may_be_an_iterator_or_have_one_as_a_value(kit: Kit) -> None:
+    server, client = kit.pair(handler=mirror)
+    assert client.get(server.url("/p"), params=iter([("a", 1), ("b", 2)])).json()["target"] == "/p?a=1&b=2"
+    assert client.get(server.url("/p"), params={"a": (n for n in (1, None, 2))}).json()["target"] == "/p?a=1&a=2"
+
+
+def test_an_iterator_among_the_params_of_a_client_serves_every_request(kit: Kit) -> None:
+    server, client = kit.pair(handler=mirror, params=iter([("a", 1)]))
+    assert [client.get(server.url("/p")).json()["target"] for _ in range(2)] == ["/p?a=1"] * 2
+    client.params = {"b": iter([1, 2])}
+    assert [client.get(server.url("/p")).json()["target"] for _ in range(2)] == ["/p?b=1&b=2"] * 2
+
+
+def test_params_of_a_client_are_its_callers_own_object(kit: Kit) -> None:
+    server, client = kit.pair(handler=mirror, params={"a": 1})
+    client.params["b"] = 2
+    assert client.get(server.url("/p")).json()["target"] == "/p?a=1&b=2"
+    for given, target in ((b"c=3", "/p?c=3&d=4"), ("c=3", "/p?c=3&d=4"), (None, "/p?d=4")):
+        client.params = given
+        assert client.params is given
+        assert client.get(server.url("/p"), params={"d": 4}).json()["target"] == target
 
 
 def test_headers_of_a_call_replace_those_of_the_client_by_name_and_none_removes_one(kit: Kit) -> None:
@@ -129,6 +167,12 @@ BODIES: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "form": ({"data": {"a": 1, "b": "x y"}}, "a=1&b=x+y", "application/x-www-form-urlencoded"),
     "form pairs": ({"data": [("a", 1), ("a", 2)]}, "a=1&a=2", "application/x-www-form-urlencoded"),
     "form lists": ({"data": {"a": [1, 2]}}, "a=1&a=2", "application/x-www-form-urlencoded"),
+    "form None": ({"data": {"a": None, "b": "1"}}, "b=1", "application/x-www-form-urlencoded"),
+    "form None in a list": ({"data": {"a": [None, 1]}}, "a=1", "application/x-www-form-urlencoded"),
+    "form generator": ({"data": {"a": range(2)}}, "a=0&a=1", "application/x-www-form-urlencoded"),
+    "json beside no form": ({"json": {}, "data": {}}, "{}", "application/json"),
+    "json beside an empty list": ({"json": 0, "data": []}, "0", "application/json"),
+    "json beside no data": ({"json": 0, "data": b""}, "0", "application/json"),
     "data bytes": ({"data": b"raw"}, "raw", None),
     "data str": ({"data": "raw"}, "raw", None),
     "data iterable": ({"data": [b"r", b"aw"]}, "raw", None),
