@@ -243,9 +243,11 @@ class Client:
         not block. Raises at once what the caller can mend: InvalidURL, LocalProtocolError, PoolClosed, and PoolFull for
         one origin too many.
 
-        content: bytes, str, a binary file, an iterable of bytes. data: form fields, or like content. json: anything
-        that JSON can say. files: a mapping or pairs of field name and binary file, bytes, str, or (filename, file,
-        content type, headers), the last two at will; with them, data is further fields of the multipart form. cookies:
+        content: bytes or another object with a buffer, str, a binary file, an iterable of bytes. data: form fields, of
+        which those that are None are left out, or like content. json: anything that JSON can say. files: a mapping or
+        pairs of field name and binary file, bytes, str, or (filename, file, content type, headers), the last two at
+        will; with them, data is further fields of the multipart form. A part whose type is not given gets the one that
+        its filename tells; without a filename (None), none. cookies:
         pairs for this origin alone, or a ``CookieJar``. auth None: none at all. trailers: a mapping or pairs to send
         behind the body, or a callable that gives them when the body is through. informational: called with (status,
         headers) of each 1xx response; it runs where done-callbacks run, before the response is there. target: goes out

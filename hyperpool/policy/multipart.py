@@ -34,7 +34,8 @@ class Multipart:
     not tell its size.
 
     ``fields``: (name, value) pairs. ``files``: a mapping by field name, or pairs: a binary file, bytes or str, or a
-    tuple (filename, file), (filename, file, content type), (filename, file, content type, headers).
+    tuple (filename, file), (filename, file, content type), (filename, file, content type, headers). Where neither the
+    tuple nor its headers name a type, it is guessed by the filename; without a filename there is none.
     """
 
     def __init__(self, fields: Iterable[tuple[Any, Any]], files: Any) -> None:
@@ -90,8 +91,10 @@ def _field_part(name: Any, value: Any) -> _Part:
 
 def _file_part(name: Any, given: Any) -> _Part:
     filename, content, content_type, headers = _unpacked(name, given)
+    headers = dict(headers or {})
+    stated = [headers.pop(key) for key in list(headers) if str(key).lower() == "content-type"]
     if content_type is None:
-        content_type = mimetypes.guess_type(filename or "")[0] or "application/octet-stream"
+        content_type = stated[0] if stated else _guessed(filename)
     head = _head(_named(name), filename, content_type, headers)
     if isinstance(content, str):
         content = content.encode()
@@ -100,6 +103,11 @@ def _file_part(name: Any, given: Any) -> _Part:
         return _Part(head, data, None, len(data))
     start, length_bytes = _extent(content)
     return _Part(head, content, start, length_bytes)
+
+
+def _guessed(filename: str | None) -> str | None:
+    """The type of a file by its name; None for a part without one, which is a field (RFC 7578 4.4: text/plain)."""
+    return None if filename is None else mimetypes.guess_type(filename)[0] or "application/octet-stream"
 
 
 def _unpacked(name: Any, given: Any) -> tuple[str | None, Any, str | None, Any]:

@@ -67,6 +67,14 @@ FORMS: dict[str, tuple[Any, Part]] = {
     "with headers": (("a.txt", b"x", "text/x-mine", {"X-A": "1"}), ("f", "a.txt", "text/x-mine", b"x")),
     "a file in memory": (io.BytesIO(b"x"), ("f", "f", "application/octet-stream", b"x")),
     "empty": (b"", ("f", "f", "application/octet-stream", b"")),
+    "no filename": ((None, "v"), ("f", "", "", b"v")),
+    "no filename, but a type": ((None, "{}", "application/json"), ("f", "", "application/json", b"{}")),
+    "an empty filename": (("", b"x"), ("f", "", "application/octet-stream", b"x")),
+    "a type in the headers": (("a.txt", b"x", None, {"Content-Type": "x/y"}), ("f", "a.txt", "x/y", b"x")),
+    "in lower case": (("a.txt", b"x", None, {"content-type": "x/y"}), ("f", "a.txt", "x/y", b"x")),
+    "without a filename": ((None, b"x", None, {"Content-Type": "x/y"}), ("f", "", "x/y", b"x")),
+    "a type in both": (("a", b"x", "a/b", {"content-type": "x/y"}), ("f", "a", "a/b", b"x")),
+    "no type at all": (("a.txt", b"x", None, {"Content-Type": None}), ("f", "a.txt", "", b"x")),
 }
 
 
