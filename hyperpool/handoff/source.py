@@ -210,8 +210,8 @@ def as_bytes(piece: Any) -> bytes | memoryview:
 
 
 def make_source(content: Any) -> Source | None:
-    """The source for what the caller gave as ``content``: bytes-like, str (as UTF-8), a binary file, an iterable, or
-    a `FedSource`.
+    """The source for what the caller gave as ``content``: bytes, str (as UTF-8), a binary file, whatever has a buffer,
+    an iterable, or a `FedSource`.
 
     None for no body. Raises LocalProtocolError for everything else, and for a `FedSource` that had its request.
     """
@@ -224,15 +224,23 @@ def make_source(content: Any) -> Source | None:
         return BytesSource(content)
     if isinstance(content, str):
         return BytesSource(content.encode())
-    if isinstance(content, (bytearray, memoryview)):
-        return BytesSource(bytes(content))
     if hasattr(content, "read"):
         return _file_source(content)
+    if (octets := _copied(content)) is not None:
+        return BytesSource(octets)
     if isinstance(content, Iterable):
         return _iterable_source(content)
     raise LocalProtocolError(
         f"content must be bytes, str, a binary file or an iterable of bytes, not {type(content).__name__}"
     )
+
+
+def _copied(content: Any) -> bytes | None:
+    """The bytes of an object with a buffer, such as bytearray, array.array and numpy's; None for any other."""
+    try:
+        return bytes(memoryview(content))
+    except TypeError:
+        return None
 
 
 def with_trailers(source: Source | None, given: Any) -> Source:

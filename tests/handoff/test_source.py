@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextvars
 import io
+import mmap
 import os
 import threading
 from typing import Any
@@ -49,6 +50,14 @@ class ReadOnly:
         self.read = io.BytesIO(data).read
 
 
+def mmap_of(data: bytes) -> mmap.mmap:
+    """A file with a buffer: it is read from where it stands."""
+    mapped = mmap.mmap(-1, len(data) + 1)
+    mapped.write(b"-" + data)
+    mapped.seek(1)
+    return mapped
+
+
 class TestForms:
     @pytest.mark.parametrize(
         ("content", "body"),
@@ -62,6 +71,8 @@ class TestForms:
             ([b"a", bytearray(b"b"), memoryview(b"c")], b"abc"),
             ([b"a", b"", b"b"], b"ab"),
             ([array.array("H", [0, 0])], bytes(4)),
+            (array.array("I", [1, 2]), array.array("I", [1, 2]).tobytes()),
+            (mmap_of(b"abc"), b"abc"),
             ([], b""),
             (iter([b"a", b"b"]), b"ab"),
             (io.BytesIO(b"abc"), b"abc"),
