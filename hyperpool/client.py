@@ -72,9 +72,9 @@ class Client:
         bytes, an ``ssl.SSLContext``, an ``OpenSSL.SSL.Context``, or False.
     cert: path or PEM bytes of certificate and key, (cert, key), or (cert, key, password).
     http1, http2: which versions may be spoken; http1=False means HTTP/2 with prior knowledge on ``http://``.
-    proxy: URL of a proxy (http, https, socks5, socks5h) or a `Proxy`; or a mapping by "https", "all" or
-        "https://host"; else, where ``trust_env``, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, read once by the
-        first request.
+    proxy: URL of a proxy (http, https, socks5, socks5h) or a `Proxy`; or a mapping by "https", "all",
+        "https://host" or "https://host:port"; else, where ``trust_env``, HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and
+        NO_PROXY, read once by the first request.
     uds: the path of a Unix socket to which everything goes, whatever host a URL names. A URL may name one by itself,
         as in ``http+unix://%2Frun%2Fapp.sock/path``.
     source_address: the IP address of this machine to connect from, or (address, port).

@@ -34,6 +34,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://").match
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\]").search
 _SEPARATORS = re.compile(r"[,\s]+")
 _KEY = re.compile(r"(all|http|https)(?:://(.*))?").fullmatch
+_WITH_PORT = re.compile(r"(\[.*\]|[^:]*):([0-9]{1,5})").fullmatch
 
 Entries = dict[str, Union[Proxy, None]]
 
@@ -89,9 +90,10 @@ class ProxyMap:
     Shared; what it was given is immutable. The environment is read once, by the first question, and choices are
     remembered: threads that race there do the same work twice, and no harm.
 
-    ``given``: a proxy for all origins (a URL or a `Proxy`); or a mapping by "https://host", "https", "all://host" and
-    "all", in this order of precedence, where None and "" mean a direct connection, and "no_proxy" lists exceptions as
-    NO_PROXY does; or None for the environment alone, where ``trust_env``. Raises InvalidURL.
+    ``given``: a proxy for all origins (a URL or a `Proxy`); or a mapping by "https://host:port", "https://host",
+    "https", "all://host:port", "all://host" and "all", in this order of precedence, where None and "" mean a direct
+    connection, and "no_proxy" lists exceptions as NO_PROXY does; or None for the environment alone, where
+    ``trust_env``. Raises InvalidURL.
     """
 
     def __init__(self, given: ProxyLike = None, *, trust_env: bool = True) -> None:
@@ -136,7 +138,8 @@ class ProxyMap:
 
 
 def _matching_key(entries: Entries, origin: Origin) -> str | None:
-    keys = (f"{origin.scheme}://{origin.host}", origin.scheme, f"all://{origin.host}", "all")
+    places = (_with_port(origin.host, origin.port), origin.host)
+    keys = [key for scheme in (origin.scheme, "all") for key in (*(f"{scheme}://{one}" for one in places), scheme)]
     return next((key for key in keys if key in entries), None)
 
 
@@ -153,8 +156,16 @@ def _key(key: str) -> str:
     found = _KEY(key.lower()) if isinstance(key, str) else None
     if found is None:
         raise InvalidURL(f"proxy for {key!r}: give http, https, all, or one of them with a host, as in 'https://host'")
-    scheme, host = found[1], (found[2] or "").strip("[]/")
+    scheme, host = found[1], (found[2] or "").strip("/")
+    if parts := _WITH_PORT(host):
+        return f"{scheme}://{_with_port(parts[1].strip('[]'), int(parts[2]))}"
+    host = host.strip("[]")
     return f"{scheme}://{host}" if host else scheme
+
+
+def _with_port(host: str, port: int) -> str:
+    # In brackets: "::1" with port 80 is not the address "::1:80".
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _proxy(given: Any) -> Proxy | None:

@@ -140,6 +140,21 @@ def test_the_nearest_entry_of_a_mapping_wins() -> None:
     assert chosen(given, "http://d.test") == "http://four:4"
 
 
+def test_a_key_with_a_port_is_for_that_port_and_goes_before_the_one_without() -> None:
+    entries = {"http://a.test:8000": "one:1", "http://a.test": "two:2", "all://b.test:443": "three:3", "all": "four:4"}
+    assert chosen(entries, "http://a.test:8000") == "http://one:1"
+    assert chosen(entries, "http://a.test") == chosen(entries, "http://a.test:80") == "http://two:2"
+    assert chosen(entries, "https://b.test") == "http://three:3"
+    assert chosen(entries, "http://b.test") == "http://four:4"
+    assert chosen({"http://127.0.0.1:8000/": None, "http": P}, "http://127.0.0.1:8000") is None
+
+
+def test_a_key_with_a_port_may_be_for_an_ipv6_host() -> None:
+    assert chosen({"http://[::1]:81": P}, "http://[::1]:81") == "http://p.test:3128"
+    assert chosen({"http://[::1]:81": P}, "http://[::1:81]") is None
+    assert chosen({"http://[::1:81]": P}, "http://[::1]:81") is None
+
+
 @pytest.mark.parametrize("direct", [None, ""])
 def test_an_entry_of_none_means_a_direct_connection_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, direct: Any
