@@ -83,6 +83,8 @@ class ConnectionPool:
             raise ValueError("http1=False and http2=False leave nothing to speak")
         if uds is not None:
             _check_uds(uds, excluded=(proxy, source_address, resolver))
+        if limits is not None and not isinstance(limits, Limits):
+            raise TypeError(f"limits must be Limits, not {type(limits).__name__}: give hyperpool.Limits(...)")
         self.limits = limits if limits is not None else Limits()
         self._tls = TlsSettings(verify, cert, trust_env)
         self._versions = (http1, http2)
@@ -248,12 +250,16 @@ class ConnectionPool:
             raise ValueError(f"a PING carries 8 bytes, not {len(payload)} (RFC 9113 6.7)")
         self._loops.put(route, Ping(payload))
 
-    def prewarm(self, origin: str, connections: int = 1) -> None:
-        """Open connections to an origin ("https://host:port") before they are needed. Does not block.
+    def prewarm(self, origin: str | Origin, connections: int = 1) -> None:
+        """Open connections to an origin ("https://host:port", or an `Origin`) before they are needed. Does not block.
 
-        A failure shows in nothing but `stats`: the first request will meet it again and say so.
+        A failure shows in nothing but `stats`: the first request will meet it again and say so. Raises ValueError for
+        less than one connection, InvalidURL, PoolClosed and PoolFull.
         """
-        self._loops.put(self.route(parse_url(origin).origin), Prewarm(connections))
+        if connections < 1:
+            raise ValueError(f"prewarm opens one connection or more, not {connections}")
+        place = origin if isinstance(origin, Origin) else parse_url(origin).origin
+        self._loops.put(self.route(place), Prewarm(connections))
 
     def retire(self, route: Route) -> None:
         """Let the connections of a route finish and close: nobody expects to need them. Does not block.

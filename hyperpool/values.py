@@ -326,6 +326,10 @@ class Route:
     """What must be equal for two requests to share connections. Immutable; the pool's key.
 
     upgrade: on ``http://``, ask an HTTP/1.1 server to go on in HTTP/2 (h2c, RFC 7540 3.2).
+    def __post_init__(self) -> None:
+        if isinstance(self.cert, list):  # as requests takes it; but settings are part of a key
+            object.__setattr__(self, "cert", tuple(self.cert))
+
     force_http2: speak HTTP/2 over TLS whatever ALPN chose.
     push: let the server push (RFC 9113 8.4). window_manager: a class that decides about credit (`hyperpool.window`).
     each_frame: pieces of a body are the frames that the server made, not what came together.
@@ -355,21 +359,53 @@ class Route:
 HeadersLike = Union[Mapping[Any, Any], "Sequence[tuple[Any, Any]]", None]
 
 
-@dataclass(frozen=True, slots=True)
+_PATIENCE = Timeout()
+
+
+@dataclass(frozen=True, slots=True, init=False)
 class Request:
     """One request as the caller means it. Immutable.
 
-    ``url`` is absolute. ``headers`` are pairs of str in the order of the wire. ``content`` is what the caller gave:
-    bytes-like, str, a binary file, an iterable of bytes, a `handoff.source.FedSource`, or None. ``target`` goes out as
-    it stands in place of the URL's own path and query.
+    ``url`` is absolute. ``headers`` are pairs of str in the order of the wire, or a mapping, which is made into pairs.
+    ``content`` is what the caller gave: bytes-like, str, a binary file, an iterable of bytes, a
+    `handoff.source.FedSource`, or None. ``timeout`` is given in any of the forms of `as_timeout`, and is a `Timeout`
+    from then on. ``target`` goes out as it stands in place of the URL's own path and query. Raises TypeError for
+    headers and timeouts that are none.
     """
 
     method: str
     url: str
-    headers: tuple[tuple[str, str], ...] = ()
-    content: Any = None
-    timeout: Timeout = Timeout()
-    target: str | None = None
+    headers: tuple[tuple[str, str], ...]
+    content: Any
+    timeout: Timeout
+    target: str | None
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        headers: HeadersLike = (),
+        content: Any = None,
+        timeout: TimeoutLike = _PATIENCE,
+        target: str | None = None,
+    ) -> None:
+        # By hand, since a client makes one for each request: with a __post_init__ it takes a seventh longer. For the
+        # same reason the two looks at a class, which find nothing to do for what a client gives.
+        put = object.__setattr__
+        put(self, "method", method)
+        put(self, "url", url)
+        put(self, "headers", headers if headers.__class__ is tuple else _header_pairs(headers))
+        put(self, "content", content)
+        put(self, "timeout", timeout if timeout.__class__ is Timeout else as_timeout(timeout))
+        put(self, "target", target)
+
+
+def _header_pairs(given: HeadersLike) -> tuple[tuple[Any, Any], ...]:
+    if given is None:
+        return ()
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
+        raise TypeError(f"headers must be a mapping or (name, value) pairs, not {type(given).__name__}")
+    return tuple(given.items() if isinstance(given, Mapping) else given)
 
 
 class RequestHead(NamedTuple):

@@ -302,6 +302,44 @@ class TestLimits:
 
 @pytest.mark.parametrize(
     "url", ["http://user:secret@a.test:99999/", "ftp://user:secret@a.test/", "http://user:secret@/"]
+class TestRequests:
+    @pytest.mark.parametrize("given_", [0.5, None, (1, 2), urllib3.Timeout(3), Timeout(4)], ids=repr)
+    def test_a_timeout_is_read_in_the_forms_that_people_know(self, given_: Any) -> None:
+        request = Request("GET", "https://a.test/", timeout=given_)
+        assert request.timeout == as_timeout(given_)
+        assert dataclasses.replace(request, timeout=given_) == request
+
+    @pytest.mark.parametrize(
+        "given_", [{"A": "1", "B": "2"}, [("A", "1"), ("B", "2")], (("A", "1"), ("B", "2"))], ids=repr
+    )
+    def test_headers_are_kept_as_pairs(self, given_: Any) -> None:
+        assert Request("GET", "https://a.test/", given_).headers == (("A", "1"), ("B", "2"))
+
+    def test_without_headers_there_are_none(self) -> None:
+        assert Request("GET", "https://a.test/", None).headers == Request("GET", "https://a.test/").headers == ()
+
+    @pytest.mark.parametrize("headers", ["A: 1", b"A: 1", 1])
+    def test_headers_that_are_none_are_refused(self, headers: Any) -> None:
+        with pytest.raises(TypeError, match="headers must be a mapping or"):
+            Request("GET", "https://a.test/", headers)
+
+    def test_a_timeout_that_is_none_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="timeout must be seconds"):
+            Request("GET", "https://a.test/", timeout="1")
+
+    def test_it_is_equal_to_one_of_the_same_parts(self) -> None:
+        one, bare = Request("GET", "https://a.test/", (), b"x", Timeout(1), "*"), Request("GET", "https://a.test/")
+        assert dataclasses.replace(bare, content=b"x", timeout=Timeout(1), target="*") == one
+        assert (one.content, one.timeout, one.target) == (b"x", Timeout(1), "*")
+        assert (bare.content, bare.timeout, bare.target) == (None, Timeout(), None)
+
+
+def test_certificate_and_key_may_come_as_a_list() -> None:
+    """Settings are part of the key by which connections are found."""
+    settings_ = TlsSettings(cert=["cert", "key"])
+    assert settings_ == TlsSettings(cert=("cert", "key")) and hash(settings_) == hash(TlsSettings(cert=("cert", "key")))
+
+
 )
 def test_no_password_stands_in_the_error_about_a_url(url: str) -> None:
     with pytest.raises(InvalidURL) as caught:

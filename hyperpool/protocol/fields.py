@@ -89,6 +89,9 @@ def prepare_head(
     except LocalProtocolError as error:
         error.origin = str(url.origin)
         raise
+    except (TypeError, ValueError):
+        _refuse_malformed(headers, str(url.origin))
+        raise
     expects = draft.expects_continue and _settle_expectation(draft, body_bytes)
     return RequestHead(verb, scheme, draft.authority or authority, target, tuple(draft.fields), body_bytes, expects)
 
@@ -180,6 +183,15 @@ def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
 
 
 # --- the parts of a request head -------------------------------------------------------------------------------------
+
+
+def _refuse_malformed(headers: Iterable[Any], origin: str) -> None:
+    """Raise LocalProtocolError if something among the headers is no pair: looked for when one could not be read."""
+    for one in headers:
+        if not isinstance(one, (tuple, list)) or len(one) != 2 or not isinstance(one[0], (str, bytes)):
+            # Only its type: what it is may be a credential.
+            what = f"headers must be (name, value) pairs of str, and a {type(one).__name__} among them is none"
+            raise LocalProtocolError(f"{what}: give tuples of two", origin=origin, processed="no")
 
 
 @functools.lru_cache(maxsize=256)

@@ -145,12 +145,13 @@ def client_certificates(tmp_path: Path) -> dict[str, Any]:
     return {
         "path": str(tmp_path / "both.pem"),
         "paths": (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")),
+        "list": [str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")],
         "PEM bytes": certificate + key,
         "pair of PEM bytes": (certificate, key),
     }
 
 
-@pytest.mark.parametrize("form", ["path", "paths", "PEM bytes", "pair of PEM bytes"])
+@pytest.mark.parametrize("form", ["path", "paths", "list", "PEM bytes", "pair of PEM bytes"])
 def test_a_client_certificate_is_shown_in_each_form(kit: Kit, tmp_path: Path, form: str) -> None:
     server = kit.server(client_ca_pem=AUTHORITY.ca_pem)
     client = kit.client(cert=client_certificates(tmp_path)[form])

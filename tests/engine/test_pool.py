@@ -21,7 +21,7 @@ from hyperpool.errors import ConnectError, HyperpoolError, InvalidURL, LocalProt
 from hyperpool.pool import ConnectionPool
 from hyperpool.testing import Reply, Server
 from hyperpool.testing.messages import Request as Seen
-from hyperpool.values import Limits, Request, Timeout
+from hyperpool.values import Limits, Request, Timeout, parse_url
 from stage import eventually
 
 WAIT_S = 45.0  # for what is expected at once: a bound for broken code only
@@ -148,6 +148,43 @@ def test_after_a_crash_the_next_request_gets_a_new_loop(pool: ConnectionPool, se
         slow.result()
     assert isinstance(caught.value.__cause__, KeyError)
     assert get(pool, server.url("/again")).result().text == "/again"
+
+
+def test_an_origin_can_be_prewarmed_as_well_as_a_url(pool: ConnectionPool, server: Server) -> None:
+    pool.prewarm(parse_url(server.origin).origin)
+    assert eventually(lambda: pool.stats().connections == 1)
+    assert list(pool.stats().origins) == [server.origin]
+
+
+@pytest.mark.parametrize("connections", [0, -1])
+def test_less_than_one_connection_cannot_be_prewarmed(pool: ConnectionPool, connections: int) -> None:
+    with pytest.raises(ValueError, match="one connection or more"):
+        pool.prewarm("http://a.test", connections)
+    assert pool.stats().threads == 0
+
+
+@pytest.mark.parametrize("limits", [5, {"idle_s": 1}, "", Limits])
+def test_limits_of_another_type_are_refused(limits: Any) -> None:
+    with pytest.raises(TypeError, match=r"hyperpool\.Limits"):
+        ConnectionPool(limits=limits)
+
+
+def test_a_request_may_have_a_timeout_in_any_form(pool: ConnectionPool, server: Server) -> None:
+    for timeout in (None, WAIT_S, (WAIT_S, WAIT_S)):
+        assert pool.submit(Request("GET", server.url("/x"), timeout=timeout)).result(WAIT_S).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [("X-A",), (("X-A",),), (("X-A", "1", "2"),), (None,), ((["X-A"], "1"),)], ids=repr)
+def test_headers_that_are_no_pairs_are_refused(pool: ConnectionPool, headers: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="pairs of str") as caught:
+        pool.submit(Request("GET", "http://a.test/", headers))
+    assert (caught.value.origin, caught.value.processed) == ("http://a.test", "no")
+
+
+def test_a_response_has_the_url_that_was_requested(pool: ConnectionPool, server: Server) -> None:
+    given = f"HTTP://LOCALHOST:{server.port}/\u2603 x"
+    response = pool.submit(Request("GET", given)).result(WAIT_S)
+    assert (response.url, response.request.url) == (server.url("/%E2%98%83%20x"), given)
 
 
 def test_prewarmed_connections_are_used(pool: ConnectionPool, server: Server) -> None:

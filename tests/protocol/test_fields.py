@@ -63,6 +63,19 @@ class TestMethods:
         assert {"PUT", "DELETE"} == fields.IDEMPOTENT - fields.SAFE
 
 
+class TestPairs:
+    @pytest.mark.parametrize("one", ["X-A", ("X-A",), ("X-A", "1", "2"), None, 7, (["X-A"], "1")], ids=repr)
+    def test_what_is_no_pair_is_refused(self, one: Any) -> None:
+        with pytest.raises(LocalProtocolError, match="pairs of str") as caught:
+            prepare(("X-B", SECRET), one)
+        assert (caught.value.origin, caught.value.processed) == ("https://a.test", "no")
+        assert SECRET not in str(caught.value)
+
+    def test_an_error_that_has_to_do_with_something_else_is_not_hidden(self) -> None:
+        with pytest.raises(TypeError, match="unhashable"):
+            prepare(("X-A", "1"), method=[])
+
+
 class TestTargets:
     @pytest.mark.parametrize("target", ["/", "//", "/a?b=c&d", "/%20", '/"', "/~{}|^`\\", "/?", "/a:b@c", "/*"])
     def test_a_path_with_its_query_goes_as_it_is(self, target: str) -> None:
