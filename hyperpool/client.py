@@ -30,7 +30,7 @@ from hyperpool.policy.retries import Retries, RetriesLike, RetryBudget, as_retry
 from hyperpool.policy.writing import Params
 from hyperpool.pool import ConnectionPool
 from hyperpool.proxies import ProxyLike
-from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, as_timeout, parse_url, without_userinfo
+from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, Url, as_timeout, parse_url
 
 if TYPE_CHECKING:
     from hyperpool.handoff.futures import ResponseFuture
@@ -400,16 +400,16 @@ class Client:
         target: str | None = None,
     ) -> Journey:
         content, content_type = writing.body(content, data, json, files)
-        url = writing.full_url(url, self.base_url, self.params, params)
+        # Judged before anything else looks at it: every step behind this one may rely on a URL that can be requested.
+        place = parse_url(writing.full_url(url, self.base_url, self.params, params))
         fields = writing.merged(self._headers.fields, headers)
         if content_type is not None and not writing.names(fields, "content-type"):
             fields += (("Content-Type", content_type),)
         if trailers is not None:
             fields = writing.announcing(fields, trailers)
         patience = self.timeout if timeout is NOT_GIVEN else as_timeout(timeout)
-        authenticate = self._auth(auth, url, fields)
-        bare = without_userinfo(url) if "@" in url else url
-        request = Request(writing.verb(method), bare, fields, content, patience, target)
+        authenticate = self._auth(auth, place, fields)
+        request = Request(writing.verb(method), place.wire, fields, content, patience, target)
         if authenticate is not None:
             request = auths.apply(authenticate, request)
         retry = as_retry(self.retries if retries is NOT_GIVEN else retries)
@@ -430,16 +430,15 @@ class Client:
         )
         return Journey(self._company, plan)
 
-    def _auth(self, given: AuthLike, url: str, fields: writing.Headers) -> Any:
+    def _auth(self, given: AuthLike, url: Url, fields: writing.Headers) -> Any:
         """Who proves who we are: the call's own, else an Authorization field as it stands, else the user in the URL,
         else the client's own, else netrc."""
         if given is not NOT_GIVEN:
             return auths.as_auth(given)
-        userinfo = parse_url(url).userinfo if "@" in url else None
-        found = auths.from_userinfo(userinfo) if userinfo else auths.as_auth(self.auth)
+        found = auths.from_userinfo(url.userinfo) if url.userinfo else auths.as_auth(self.auth)
         netrc = self._company.netrc
         if found is None and netrc is not None and not netrc.is_empty:
-            found = netrc.auth(parse_url(url).origin.host)
+            found = netrc.auth(url.origin.host)
         return None if found is None or writing.names(fields, "authorization") else found
 
     # -- its end ---------------------------------------------------------------------------------------------------

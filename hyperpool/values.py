@@ -17,6 +17,8 @@ from hyperpool.errors import InvalidURL
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+MAX_LABEL_BYTES = 63  # RFC 1035 2.3.4
+
 # Controls are refused anywhere, space and backslash in the authority: parsers disagree about where a host with one of
 # them ends, which is how requests are smuggled to other hosts.
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f]|^[^/?#]*//[^/?#]*?([ \\])")
@@ -53,12 +55,17 @@ class Origin:
 
 
 class Url(NamedTuple):
-    """A parsed, requestable URL. Immutable. ``target`` is the path with its query, ready for the wire."""
+    """A parsed, requestable URL. Immutable.
+
+    ``target`` is the path with its query, ready for the wire. ``text`` is the URL as it was given, ``wire`` as it is
+    requested: without a user, percent-encoded, scheme and host in lower case, the host in its ASCII form.
+    """
 
     origin: Origin
     target: str
     userinfo: str | None
     text: str
+    wire: str
 
 
 @functools.lru_cache(maxsize=1024)
@@ -66,7 +73,7 @@ def parse_url(text: str) -> Url:
     """Parse an absolute http or https URL, or ``http+unix://%2Fpath%2Fof%2Fthe%2Fsocket/target``.
 
     Raises InvalidURL for everything that cannot be requested: control characters (RFC 3986 2), another scheme, no
-    host, a port outside 1..65535, a host name that IDNA refuses. Spaces in path and query are percent-encoded.
+    host, a port outside 1..65535, a host name that IDNA or DNS refuses. What is not ASCII is encoded: see `Url.wire`.
     """
     if not isinstance(text, str):
         raise InvalidURL(f"a URL must be str, not {type(text).__name__}")
@@ -74,7 +81,10 @@ def parse_url(text: str) -> Url:
     if bad := _FORBIDDEN.search(text):
         raise InvalidURL(f"{shown}: {bad[bad.lastindex or 0]!r} is not allowed here; percent-encode it (RFC 3986 2.1)")
     if unix := _UNIX(text):
-        return Url(Origin("http", "localhost", 80, _socket_path(unix[1], shown)), _target(unix[2]), None, text)
+        uds = _socket_path(unix[1], shown)
+        local = _split(f"http://localhost{unix[2]}")
+        wire = f"http+unix://{unix[1]}{local.url.removeprefix('http://localhost')}"
+        return Url(Origin("http", "localhost", 80, uds), local.request_uri, None, text, wire)
     parts = _split(text)
     scheme = (parts.scheme or "").lower()
     if scheme not in DEFAULT_PORTS:
@@ -84,13 +94,28 @@ def parse_url(text: str) -> Url:
     port = DEFAULT_PORTS[scheme] if parts.port is None else parts.port
     if not 1 <= port <= 65535:
         raise InvalidURL(f"{shown}: the port must be between 1 and 65535")
-    host = parts.host.strip("[]").lower()
-    return Url(Origin(scheme, host, port), parts.request_uri, parts.auth, text)
+    host = _host(parts.host, shown)
+    return Url(Origin(scheme, host, port), parts.request_uri, parts.auth, text, _wire(parts))
 
 
-def _target(after_host: str) -> str:
-    target: str = _split(f"http://localhost{after_host}").request_uri
-    return target
+def _host(given: str, shown: str) -> str:
+    """The host of a URL, without the brackets of IPv6. Raises InvalidURL for a name that no resolver may be asked."""
+    host = given.strip("[]").lower()
+    if ":" in host:
+        return host
+    # "127.0.0.1%20" is no address with a zone: only IPv6 has these (RFC 4007 11).
+    if "%" in host:
+        raise InvalidURL(f"{shown}: '%' is not allowed in a host name; write it as it is (RFC 1123 2.1)")
+    if not all(0 < len(label) <= MAX_LABEL_BYTES for label in host.removesuffix(".").split(".")):
+        bound = f"1 to {MAX_LABEL_BYTES} characters (RFC 1035 2.3.4)"
+        raise InvalidURL(f"{shown}: each label of a host name has {bound}; check its spelling")
+    return host
+
+
+def _wire(parts: Any) -> str:
+    # RFC 6874 2: the parser has decoded the "%25" that stands before a zone.
+    made: str = parts._replace(auth=None, host=parts.host.replace("%", "%25")).url
+    return made
 
 
 def _socket_path(quoted: str, shown: str) -> str:
@@ -301,6 +326,10 @@ class TlsSettings:
     cert: Any = None
     trust_env: bool = True
 
+    def __post_init__(self) -> None:
+        if isinstance(self.cert, list):  # as requests takes it; but settings are part of a key
+            object.__setattr__(self, "cert", tuple(self.cert))
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
@@ -326,10 +355,6 @@ class Route:
     """What must be equal for two requests to share connections. Immutable; the pool's key.
 
     upgrade: on ``http://``, ask an HTTP/1.1 server to go on in HTTP/2 (h2c, RFC 7540 3.2).
-    def __post_init__(self) -> None:
-        if isinstance(self.cert, list):  # as requests takes it; but settings are part of a key
-            object.__setattr__(self, "cert", tuple(self.cert))
-
     force_http2: speak HTTP/2 over TLS whatever ALPN chose.
     push: let the server push (RFC 9113 8.4). window_manager: a class that decides about credit (`hyperpool.window`).
     each_frame: pieces of a body are the frames that the server made, not what came together.

@@ -252,7 +252,10 @@ def header(data: bytes) -> str:
     pairs = [(name, value) for name, _, value in (line.partition(":") for line in rest if line)]
     try:
         head = prepare_head(
-            method=method, url=Url(Origin("http", "a.test", 80), target or "/", None, ""), headers=pairs, body_bytes=0
+            method=method,
+            url=Url(Origin("http", "a.test", 80), target or "/", None, "", ""),
+            headers=pairs,
+            body_bytes=0,
         )
     except LocalProtocolError as error:
         return _kind(error)

@@ -86,6 +86,42 @@ BAD = [
     "https://a.test/\x7f",
     "https://" + "\u00fc" * 80 + ".test/",
     "https://\u2028.test/",
+    "https://a..test/",
+    "https://.a.test/",
+    "https://a.test../",
+    "https://./",
+    f"https://{'a' * 64}.test/",
+    f"https://a.{'b' * 64}/",
+    "https://127.0.0.1%20/",
+    "https://127.0.0.1%eth0/",
+]
+
+# As it is given, and as it is requested.
+WIRED = {
+    "path": ("http://a.test/\u2603 x", "http://a.test/%E2%98%83%20x"),
+    "query": ("http://a.test/?\u00e4=\u00f6 b", "http://a.test/?%C3%A4=%C3%B6%20b"),
+    "no path": ("https://a.test?\u00e4", "https://a.test?%C3%A4"),
+    "dots": ("http://a.test/a/../b", "http://a.test/b"),
+    "scheme and host": ("HTTPS://A.Test/Path", "https://a.test/Path"),
+    "IDNA": ("https://b\u00fccher.test:8443/", "https://xn--bcher-kva.test:8443/"),
+    "user": ("https://user:secret@a.test/x", "https://a.test/x"),
+    "user and IDNA": ("https://u@b\u00fccher.test/#f", "https://xn--bcher-kva.test/#f"),
+    "no port": ("https://a.test:/", "https://a.test/"),
+    "zone": ("http://[fe80::1%eth0]:81/", "http://[fe80::1%25eth0]:81/"),
+    "Unix socket": ("HTTP+unix://%2Frun%2Fa.sock/\u00e4 b", "http+unix://%2Frun%2Fa.sock/%C3%A4%20b"),
+}
+IN_WIRE_FORM = [
+    "http://a.test",
+    "http://a.test/",
+    "https://a.test:443/a%2Fb?c=d&e=%20#frag",
+    "https://a.test?x",
+    "https://a.test?",
+    "https://a.test#f",
+    "https://a.test./",
+    "http://[fe80::1%25eth0]/",
+    "http+unix://%2Frun%2Fa.sock",
+    "http+unix://%2Frun%2Fa.sock/x?y#z",
+    f"https://{'a' * 63}.test/",
 ]
 
 
@@ -103,6 +139,20 @@ class TestUrls:
         """P11: one parser, and no repairs in the authority."""
         with pytest.raises(InvalidURL):
             parse_url(text)
+
+    @pytest.mark.parametrize("name", WIRED)
+    def test_its_wire_form_is_what_is_requested(self, name: str) -> None:
+        given_, wire = WIRED[name]
+        assert parse_url(given_).wire == wire
+
+    @pytest.mark.parametrize("text", IN_WIRE_FORM)
+    def test_a_url_in_wire_form_stays_as_it_is(self, text: str) -> None:
+        assert parse_url(text).wire == text
+
+    def test_a_label_of_a_host_has_63_characters_at_most(self) -> None:
+        """RFC 1035 2.3.4. No name service is asked, so none is blamed."""
+        with pytest.raises(InvalidURL, match="1 to 63 characters"):
+            parse_url(f"https://{'a' * 64}.test/")
 
     @pytest.mark.parametrize("given_", [b"https://a.test/", None, 1])
     def test_what_is_no_str_is_refused(self, given_: Any) -> None:
@@ -146,6 +196,9 @@ class TestUrls:
         assert url.target.isascii()
         assert url.target.startswith("/")
         assert not any(character <= " " for character in url.origin.host + url.target)
+        wired = parse_url(url.wire)
+        assert (wired.origin, wired.target, wired.wire, wired.userinfo) == (url.origin, url.target, url.wire, None)
+        assert url.wire.isascii()
 
     def test_a_very_long_url_costs_linear_time(self) -> None:
         """P11: half a megabyte of what made regular expressions blow up."""
@@ -249,6 +302,44 @@ class TestTimeouts:
             Timeout(**{phase: seconds})
 
 
+class TestRequests:
+    @pytest.mark.parametrize("given_", [0.5, None, (1, 2), urllib3.Timeout(3), Timeout(4)], ids=repr)
+    def test_a_timeout_is_read_in_the_forms_that_people_know(self, given_: Any) -> None:
+        request = Request("GET", "https://a.test/", timeout=given_)
+        assert request.timeout == as_timeout(given_)
+        assert dataclasses.replace(request, timeout=given_) == request
+
+    @pytest.mark.parametrize(
+        "given_", [{"A": "1", "B": "2"}, [("A", "1"), ("B", "2")], (("A", "1"), ("B", "2"))], ids=repr
+    )
+    def test_headers_are_kept_as_pairs(self, given_: Any) -> None:
+        assert Request("GET", "https://a.test/", given_).headers == (("A", "1"), ("B", "2"))
+
+    def test_without_headers_there_are_none(self) -> None:
+        assert Request("GET", "https://a.test/", None).headers == Request("GET", "https://a.test/").headers == ()
+
+    @pytest.mark.parametrize("headers", ["A: 1", b"A: 1", 1])
+    def test_headers_that_are_none_are_refused(self, headers: Any) -> None:
+        with pytest.raises(TypeError, match="headers must be a mapping or"):
+            Request("GET", "https://a.test/", headers)
+
+    def test_a_timeout_that_is_none_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="timeout must be seconds"):
+            Request("GET", "https://a.test/", timeout="1")
+
+    def test_it_is_equal_to_one_of_the_same_parts(self) -> None:
+        one, bare = Request("GET", "https://a.test/", (), b"x", Timeout(1), "*"), Request("GET", "https://a.test/")
+        assert dataclasses.replace(bare, content=b"x", timeout=Timeout(1), target="*") == one
+        assert (one.content, one.timeout, one.target) == (b"x", Timeout(1), "*")
+        assert (bare.content, bare.timeout, bare.target) == (None, Timeout(), None)
+
+
+def test_certificate_and_key_may_come_as_a_list() -> None:
+    """Settings are part of the key by which connections are found."""
+    settings_ = TlsSettings(cert=["cert", "key"])
+    assert settings_ == TlsSettings(cert=("cert", "key")) and hash(settings_) == hash(TlsSettings(cert=("cert", "key")))
+
+
 NUMBERS = [limit.name for limit in dataclasses.fields(Limits)]
 OPTIONAL = ["max_stream_window_bytes", "ping_after_s", "min_body_rate", "max_decoded_bytes"]
 WHOLE = [limit.name for limit in dataclasses.fields(Limits) if str(limit.type).startswith("int")]
@@ -302,44 +393,6 @@ class TestLimits:
 
 @pytest.mark.parametrize(
     "url", ["http://user:secret@a.test:99999/", "ftp://user:secret@a.test/", "http://user:secret@/"]
-class TestRequests:
-    @pytest.mark.parametrize("given_", [0.5, None, (1, 2), urllib3.Timeout(3), Timeout(4)], ids=repr)
-    def test_a_timeout_is_read_in_the_forms_that_people_know(self, given_: Any) -> None:
-        request = Request("GET", "https://a.test/", timeout=given_)
-        assert request.timeout == as_timeout(given_)
-        assert dataclasses.replace(request, timeout=given_) == request
-
-    @pytest.mark.parametrize(
-        "given_", [{"A": "1", "B": "2"}, [("A", "1"), ("B", "2")], (("A", "1"), ("B", "2"))], ids=repr
-    )
-    def test_headers_are_kept_as_pairs(self, given_: Any) -> None:
-        assert Request("GET", "https://a.test/", given_).headers == (("A", "1"), ("B", "2"))
-
-    def test_without_headers_there_are_none(self) -> None:
-        assert Request("GET", "https://a.test/", None).headers == Request("GET", "https://a.test/").headers == ()
-
-    @pytest.mark.parametrize("headers", ["A: 1", b"A: 1", 1])
-    def test_headers_that_are_none_are_refused(self, headers: Any) -> None:
-        with pytest.raises(TypeError, match="headers must be a mapping or"):
-            Request("GET", "https://a.test/", headers)
-
-    def test_a_timeout_that_is_none_is_refused(self) -> None:
-        with pytest.raises(TypeError, match="timeout must be seconds"):
-            Request("GET", "https://a.test/", timeout="1")
-
-    def test_it_is_equal_to_one_of_the_same_parts(self) -> None:
-        one, bare = Request("GET", "https://a.test/", (), b"x", Timeout(1), "*"), Request("GET", "https://a.test/")
-        assert dataclasses.replace(bare, content=b"x", timeout=Timeout(1), target="*") == one
-        assert (one.content, one.timeout, one.target) == (b"x", Timeout(1), "*")
-        assert (bare.content, bare.timeout, bare.target) == (None, Timeout(), None)
-
-
-def test_certificate_and_key_may_come_as_a_list() -> None:
-    """Settings are part of the key by which connections are found."""
-    settings_ = TlsSettings(cert=["cert", "key"])
-    assert settings_ == TlsSettings(cert=("cert", "key")) and hash(settings_) == hash(TlsSettings(cert=("cert", "key")))
-
-
 )
 def test_no_password_stands_in_the_error_about_a_url(url: str) -> None:
     with pytest.raises(InvalidURL) as caught:

@@ -253,7 +253,9 @@ def interleave(addresses: Iterable[Address]) -> list[Address]:
 
 
 def _bare(host: str) -> str:
-    return host.strip("[]").partition("%")[0]
+    """The host without brackets, and without its zone, which only IPv6 has (RFC 4007 11)."""
+    bare = host.strip("[]")
+    return bare.partition("%")[0] if ":" in bare else bare
 
 
 def _literal(host: str, port: int) -> Future[list[Address]]:

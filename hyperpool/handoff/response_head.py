@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpool.errors import HTTPStatusError
-from hyperpool.values import without_userinfo
+from hyperpool.values import parse_url
 
 if TYPE_CHECKING:
     import datetime
@@ -64,8 +64,8 @@ class ResponseHead:
 
     @property
     def url(self) -> str:
-        """The URL that was requested: after redirects, the last one."""
-        return self.request.url
+        """The URL as it was requested, percent-encoded where that was needed: after redirects, the last one."""
+        return parse_url(self.request.url).wire
 
     @property
     def headers(self) -> Any:
@@ -119,11 +119,12 @@ class ResponseHead:
         import urllib.request
 
         jar = http.cookiejar.CookieJar()
-        jar.extract_cookies(CookieView(self), urllib.request.Request(without_userinfo(self.url)))  # type: ignore[arg-type]
+        jar.extract_cookies(CookieView(self), urllib.request.Request(self.url))  # type: ignore[arg-type]
         return jar
 
     def _name(self) -> str:
-        return without_userinfo(self.url)
+        """How messages call it: by a URL that has no user in it."""
+        return self.url
 
     def _where(self) -> dict[str, Any]:
         """What every error about this response says."""

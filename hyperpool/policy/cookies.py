@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.response_head import CookieView
-from hyperpool.values import without_userinfo
+from hyperpool.values import parse_url
 
 if TYPE_CHECKING:
     from http.cookiejar import Cookie, CookieJar
@@ -75,10 +75,13 @@ class Cookies(MutableMapping[str, str]):
 
     def set(self, name: str, value: str, *, domain: str | None = None, path: str = "/", secure: bool = False) -> None:
         """Set a cookie: for one host (``domain="example.org"``), for a domain with all below it (``".example.org"``),
-        or, without ``domain``, as ``cookies[name] = value`` does. ``secure``: over https only."""
+        or, without ``domain``, as ``cookies[name] = value`` does. ``secure``: over https only.
+
+        Raises LocalProtocolError for what is no cookie, InvalidURL for a domain that has no ASCII form.
+        """
         check_pair(name, value)
         if domain is not None:
-            self.jar.set_cookie(_made(name, value, domain.lower(), path, secure))
+            self.jar.set_cookie(_made(name, value, _ascii_domain(domain), path, secure))
             return
         with self._lock:
             self._own = {**self._own, name: value}
@@ -87,7 +90,7 @@ class Cookies(MutableMapping[str, str]):
         """Take the cookies that a response sets, if its URL may set them."""
         import urllib.request
 
-        request = urllib.request.Request(without_userinfo(response.url))
+        request = urllib.request.Request(response.url)
         self.jar.extract_cookies(CookieView(response), request)  # type: ignore[arg-type]
 
     def start_anew_in_child(self) -> None:
@@ -208,7 +211,8 @@ def _add(found: list[tuple[str, str]], more: Iterable[tuple[str, str]]) -> None:
 def _from_jar(jar: Any, url: str) -> list[tuple[str, str]]:
     import urllib.request
 
-    request = urllib.request.Request(without_userinfo(url))
+    # As it is requested: an auth may have put another URL in place, and a jar knows hosts by their ASCII names.
+    request = urllib.request.Request(parse_url(url).wire)
     jar.add_cookie_header(request)
     pairs = []
     for piece in (request.get_header("Cookie") or "").split("; "):
@@ -216,6 +220,13 @@ def _from_jar(jar: Any, url: str) -> list[tuple[str, str]]:
         if piece and _SENDABLE(piece):
             pairs.append((name, value) if equals else ("", name))
     return pairs
+
+
+def _ascii_domain(domain: str) -> str:
+    from hyperpool.engine.resolve import ascii_name  # here: it brings socket with it
+
+    dot = "." * domain.startswith(".")
+    return dot + ascii_name(domain.lower().removeprefix("."))
 
 
 def _made(name: str, value: str, domain: str, path: str, secure: bool) -> Cookie:

@@ -42,7 +42,7 @@ def location(fields: Any) -> str | None:
 
 
 def next_url(url: str, to: str, **where: Any) -> str:
-    """The absolute URL of a Location that came in answer to ``url``: resolved against it, its fragment kept.
+    """The absolute URL of a Location that came in answer to ``url``, as it is requested; ``url``'s fragment is kept.
 
     A user in it is dropped: which credentials go out is not the server's to say. Raises RemoteProtocolError for what
     cannot be requested.
@@ -50,9 +50,7 @@ def next_url(url: str, to: str, **where: Any) -> str:
     if bad := _CONTROL(to):
         raise _refused(url, f"{bad[0]!r} stands in its Location", where)
     try:
-        joined = _joined(url, to)
-        parse_url(joined)  # first: without its user, a URL that should confuse looks innocent
-        joined = without_userinfo(joined)
+        joined = parse_url(_joined(url, to)).wire
     except ValueError as cause:  # InvalidURL is one too
         what = "it cannot be requested" if isinstance(cause, InvalidURL) else "it is no URL"
         raise _refused(url, f"it leads to {to[:200]!r}: {what}", where) from cause

@@ -54,4 +54,4 @@ def promised_request(fields: Sequence[tuple[bytes, bytes]], origin: Origin, time
     if url.origin != origin or method not in ("GET", "HEAD") or declared_bytes(fields):
         return None
     headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields if name[:1] != b":")
-    return Request(method, url.text, headers, timeout=timeout)
+    return Request(method, url.wire, headers, timeout=timeout)

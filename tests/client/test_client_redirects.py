@@ -73,6 +73,15 @@ def test_a_redirect_is_followed_and_the_response_tells_the_way(kit: Kit, wire: W
     assert [len(one.history) for one in response.history] == [0, 1]
 
 
+def test_each_hop_has_the_url_that_was_requested(kit: Kit) -> None:
+    routes = {"/a%20b": to("/\u00fc x".encode().decode("latin-1"))}
+    server = kit.server(H1_PLAIN, leading(routes))
+    routes["/%C3%BC%20x"] = to(f"HTTP://me@LOCALHOST:{server.port}/C#d")
+    response = kit.client(H1_PLAIN).get(server.url("/a b"))
+    hops = [one.url for one in (*response.history, response)]
+    assert hops == [server.url("/a%20b"), server.url("/%C3%BC%20x"), f"http://localhost:{server.port}/C#d"]
+
+
 METHODS = [
     (301, "GET", "GET"),
     (301, "POST", "GET"),

@@ -242,6 +242,28 @@ def test_a_request_keeps_what_was_asked_for(kit: Kit) -> None:
     assert response.url == server.url("/echo?a=1")
 
 
+WIRED = {
+    "path": ("/\u2603 x", "/%E2%98%83%20x"),
+    "query": ("/x?\u00e4", "/x?%C3%A4"),
+    "as it stands": ("/x%2Fy?a=b#f", "/x%2Fy?a=b#f"),
+    "no path": ("", ""),
+}
+
+
+@pytest.mark.parametrize("name", WIRED)
+def test_the_url_of_a_response_is_the_one_that_was_requested(kit: Kit, plain_wire: Wire, name: str) -> None:
+    given, expected = WIRED[name]
+    server, client = kit.pair(plain_wire, mirror)
+    response = client.get(f"{server.origin}{given}")
+    assert response.url == response.request.url == f"{server.origin}{expected}"
+
+
+def test_no_user_and_no_capital_letter_is_left_in_the_url_of_a_response(kit: Kit) -> None:
+    server, client = kit.pair(H1_PLAIN, mirror)
+    response = client.get(f"HTTP://me:secret@LOCALHOST:{server.port}/X")
+    assert response.url == response.request.url == f"http://localhost:{server.port}/X"
+
+
 # -- one pool, two clients -------------------------------------------------------------------------------------------
 
 

@@ -117,6 +117,13 @@ def test_a_thread_that_cannot_be_started_is_a_name_resolution_error(monkeypatch:
     assert isinstance(flight.exception(timeout=0), NameResolutionError)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1%20", "127.0.0.1%eth0"])
+def test_only_ipv6_has_zones(host: str) -> None:
+    """RFC 4007 11. Else the address would be taken, and the rest of the name forgotten."""
+    assert not is_address(host)
+    assert is_address("fe80::1%eth0") and tls_name("fe80::1%eth0") == "fe80::1"
+
+
 def test_all_who_ask_at_once_share_one_question() -> None:
     names, go = Names(a_test=["192.0.2.1"]), threading.Event()
 
