@@ -58,7 +58,7 @@ class Cookies(MutableMapping[str, str]):
 
             from hyperpool.policy.suffixes import Policy
 
-            made = CookieJar(Policy())
+            made = CookieJar(Policy(strict_ns_domain=Policy.DomainStrictNonDomain))
             with self._lock:
                 self._jar = self._jar if self._jar is not None else made
         return self._jar

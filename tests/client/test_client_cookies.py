@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.cookiejar
 import json
 import threading
@@ -93,6 +94,70 @@ def test_a_secure_cookie_is_sent_over_tls_only(kit: Kit) -> None:
     client.get(secure.url("/set?a=1;%20Secure"))
     assert sent(client.get(secure.url("/who"))) == {"a=1"}
     assert sent(client.get(plain.url("/who"))) == set()
+
+
+def at(server: Any, host: str, path: str) -> str:
+    """The URL of a path at another name of the server."""
+    return f"http://{host}:{server.port}{path}"
+
+
+def everywhere(host: str, port: int) -> list[str]:
+    """A resolver for which every name is this machine's."""
+    return ["127.0.0.1"]
+
+
+def test_a_cookie_without_a_domain_goes_back_to_its_host_alone(kit: Kit) -> None:
+    """RFC 6265 5.3, 5.4."""
+    server, client = kit.pair(H1_PLAIN, told, resolver=everywhere)
+    client.get(at(server, "a.test", "/set?here=1&below=1;%20Domain=a.test"))
+    client.cookies.set("mine", "1", domain="a.test")
+    client.cookies.set("ours", "1", domain=".a.test")
+    assert sent(client.get(at(server, "a.test", "/who"))) == {"here=1", "below=1", "mine=1", "ours=1"}
+    assert sent(client.get(at(server, "sub.a.test", "/who"))) == {"below=1", "ours=1"}
+    assert sent(client.get(at(server, "b.test", "/who"))) == set()
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "single"])
+def test_a_host_without_a_domain_gets_its_cookies_back(kit: Kit, host: str) -> None:
+    server, client = kit.pair(H1_PLAIN, told, resolver=everywhere)
+    client.get(at(server, host, "/set?a=1"))
+    client.cookies.set("b", "1", domain=host)
+    assert sent(client.get(at(server, host, "/who"))) == {"a=1", "b=1"}
+    assert sent(client.get(at(server, f"sub.{host}", "/who"))) == set()
+
+
+def test_the_policy_of_a_jar_of_the_callers_is_its_own(kit: Kit) -> None:
+    server, client = kit.pair(H1_PLAIN, told, resolver=everywhere, cookies=http.cookiejar.CookieJar())
+    client.get(at(server, "a.test", "/set?a=1"))
+    assert sent(client.get(at(server, "sub.a.test", "/who"))) == {"a=1"}, "http.cookiejar's own rule, which is laxer"
+
+
+def test_a_host_has_the_same_cookies_under_both_of_its_names(kit: Kit) -> None:
+    """RFC 6265 5.1.2."""
+    server, client = kit.pair(H1_PLAIN, told, resolver=everywhere)
+    names = ("b\u00fccher.test", "xn--bcher-kva.test")
+    client.get(at(server, names[0], "/set?a=1"))
+    client.get(at(server, names[1], "/set?b=1"))
+    client.cookies.set("c", "1", domain=names[0])
+    client.cookies.set("d", "1", domain=f".{names[0].upper()}")
+    for name in names:
+        assert sent(client.get(at(server, name, "/who"))) == {"a=1", "b=1", "c=1", "d=1"}
+    assert sent(client.get(at(server, f"sub.{names[0]}", "/who"))) == {"d=1"}
+
+
+@pytest.mark.parametrize("url", ["nope", "", "/x", "//x/y", "http://[::1", "http://a..b/"])
+@pytest.mark.parametrize("way", ["request", "submit"])
+def test_a_url_that_is_none_is_told_whatever_the_jar_holds(kit: Kit, url: str, way: str) -> None:
+    client = kit.client()
+    client.cookies.set("a", "1", domain="a.test")
+    raised(hyperpool.InvalidURL, lambda: getattr(client, way)("GET", url))
+    raised(hyperpool.InvalidURL, lambda: getattr(client, way)("GET", url, cookies=http.cookiejar.CookieJar()))
+
+
+def test_a_url_that_an_auth_has_broken_is_told_too(kit: Kit) -> None:
+    client = kit.client(auth=lambda request: dataclasses.replace(request, url="nope"))
+    client.cookies.set("a", "1", domain="a.test")
+    raised(hyperpool.InvalidURL, lambda: client.get("http://127.0.0.1:1/"))
 
 
 def test_cookies_of_a_call_are_sent_once_and_not_kept(kit: Kit, wire: Wire) -> None:
