@@ -82,7 +82,10 @@ class ResponseHead:
 
     @property
     def elapsed(self) -> datetime.timedelta:
-        """From submit to the response's end, or to its head where the body is streamed."""
+        """From submit to the response's end, or to its head where the body is streamed.
+
+        Of the last exchange alone: redirects and retries before it are not counted, ``history`` has theirs.
+        """
         import datetime
 
         return datetime.timedelta(seconds=self._parts.elapsed_s)
