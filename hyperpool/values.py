@@ -101,11 +101,11 @@ def parse_url(text: str) -> Url:
 def _host(given: str, shown: str) -> str:
     """The host of a URL, without the brackets of IPv6. Raises InvalidURL for a name that no resolver may be asked."""
     host = given.strip("[]").lower()
+    # "127.0.0.1%20" is no address with a zone: only IPv6 has these (RFC 4007 11), and no interface is called "%20".
+    if host.count("%") > (":" in host):
+        raise InvalidURL(f"{shown}: '%' is not allowed in a host, but once before the zone of an IPv6 address")
     if ":" in host:
         return host
-    # "127.0.0.1%20" is no address with a zone: only IPv6 has these (RFC 4007 11).
-    if "%" in host:
-        raise InvalidURL(f"{shown}: '%' is not allowed in a host name; write it as it is (RFC 1123 2.1)")
     if not all(0 < len(label) <= MAX_LABEL_BYTES for label in host.removesuffix(".").split(".")):
         bound = f"1 to {MAX_LABEL_BYTES} characters (RFC 1035 2.3.4)"
         raise InvalidURL(f"{shown}: each label of a host name has {bound}; check its spelling")

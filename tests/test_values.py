@@ -94,6 +94,8 @@ BAD = [
     f"https://a.{'b' * 64}/",
     "https://127.0.0.1%20/",
     "https://127.0.0.1%eth0/",
+    "https://[::1%25%20]/",
+    "https://[fe80::1%25eth%30]/",
 ]
 
 # As it is given, and as it is requested.
