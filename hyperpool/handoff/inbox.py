@@ -72,9 +72,12 @@ class Inbox:
                 raise InboxClosed
             self._items.append(item)
             if self._asleep:
-                # In this order: where a signal handler raises in between, the next put wakes once more, and not never.
-                self._wakeup.wake()
                 self._asleep = False
+                try:
+                    self._wakeup.wake()
+                except BaseException:  # a signal handler's: the next put must wake, perhaps once more
+                    self._asleep = True
+                    raise
 
     def may_sleep(self) -> bool:
         """Loop only: whether nothing waits. From a True on, the next put wakes the selector."""
