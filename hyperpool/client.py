@@ -69,8 +69,8 @@ class Client:
     auth: (user, password), or a callable that takes the `Request` and returns it with what proves who asks; for every
         origin that the program itself asks for. Else a user in the URL counts; else, where ``trust_env``, netrc.
     verify: True (certifi, or SSL_CERT_FILE / SSL_CERT_DIR where ``trust_env``), "system", a CA file or folder, PEM
-        bytes, an ``ssl.SSLContext``, an ``OpenSSL.SSL.Context``, or False. What an ``ssl.SSLContext`` offers by ALPN is
-        set for each connection: do not share it with http.client or urllib3, whose servers would answer in HTTP/2.
+        bytes, an ``ssl.SSLContext``, an ``OpenSSL.SSL.Context``, or False. An ``ssl.SSLContext`` offers no protocol
+        (ALPN) after each use, whatever was set on it.
     cert: path or PEM bytes of certificate and key, (cert, key), or (cert, key, password).
     http1, http2: which versions may be spoken; http1=False means HTTP/2 with prior knowledge on ``http://``.
     proxy: URL of a proxy (http, https, socks5, socks5h) or a `Proxy`; or a mapping by "https", "all",

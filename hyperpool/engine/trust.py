@@ -40,8 +40,8 @@ _OUTGOING_BYTES = 81_920
 # c_rehash's names: the hash of the subject, then a counter. OpenSSL finds nothing under any other name.
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 
-# set_alpn_protocols() works on the context alone: two configurations may share one, so "set, then wrap" is one step
-# for the whole process. Held for about 50 us per dial.
+# set_alpn_protocols() works on the context alone: two configurations may share one, so "set, wrap, take back" is one
+# step for the whole process. Held for about 50 us per dial.
 _alpn_lock = threading.Lock()
 
 

@@ -127,7 +127,8 @@ class HTTPSConnection(HTTPConnection, _StandardHTTPS):
     """`HTTPConnection` over TLS: objects to one origin share its HTTP/2 connection, where the server speaks that.
 
     Owned by one thread at a time. Objects share where they trust alike: those without ``context``, and those with the
-    same one. The pool sets ALPN on a context that it is given.
+    same one. A context that was used offers no protocol afterwards (RFC 7301): the pool sets ALPN on it and takes it
+    back.
     """
 
     _scheme = "https"
@@ -150,12 +151,9 @@ class HTTPSConnection(HTTPConnection, _StandardHTTPS):
 
             self._context = ssl._create_default_https_context()
             self._context.set_alpn_protocols(["http/1.1"])
-        elif shared.was_lent(self._context):
-            self._context.set_alpn_protocols(["http/1.1"])
         super()._connect_alone()
 
     def _tls(self) -> TlsSettings:
-        shared.lend(self._context)
         return TlsSettings(self._context, trust_env=False)
 
     def _keep_warm(self) -> bool:

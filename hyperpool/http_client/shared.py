@@ -25,7 +25,6 @@ _lock = threading.Lock()
 _pool: ConnectionPool | None = None
 _stays: dict[Route, weakref.WeakSet[Stay]] = {}
 _contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
-_lent: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 @in_child
@@ -72,16 +71,6 @@ def standard_context() -> ssl.SSLContext:
 def is_standard(context: object) -> bool:
     """Whether a context is one of `standard_context`."""
     return any(known is context for known in list(_contexts.values()))
-
-
-def lend(context: Any) -> None:
-    """Remember that the pool sets ALPN on this context."""
-    _lent.add(context)
-
-
-def was_lent(context: Any) -> bool:
-    """Whether the pool may have set ALPN on this context: then it offers HTTP/2."""
-    return context in _lent
 
 
 class Stay:

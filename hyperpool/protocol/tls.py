@@ -314,10 +314,17 @@ def _with_hint(reason: str) -> str:
     return next((f"{reason}; {hint}" for words, hint in _REASON_HINTS.items() if words in reason), reason)
 
 
+def _offer_nothing(context: ssl.SSLContext) -> None:
+    try:
+        context.set_alpn_protocols([])
+    except MemoryError:  # how OpenSSL 1.1.1 says that it knows no empty list
+        context.set_alpn_protocols(["http/1.1"])
+
+
 class StdlibBinding:
     """The stdlib's ssl over its MemoryBIOs, for callers who bring an ssl.SSLContext.
 
-    Owned by its TlsStream.
+    Owned by its TlsStream. Whoever makes one keeps others from making one of the same context at that time.
     """
 
     def __init__(self, context: ssl.SSLContext, name: str, offered: list[str]) -> None:
@@ -329,6 +336,9 @@ class StdlibBinding:
             session = context.wrap_bio(incoming, outgoing, server_hostname=name)
         except (ssl.SSLError, ValueError) as error:
             raise TlsError(f"this ssl.SSLContext cannot be used for {name}: {error}") from error
+        finally:
+            # The session has its copy. The context is the caller's, who may use it for what speaks no HTTP/2.
+            _offer_nothing(context)
         self._session = session
         self.want_read, self.zero_return, self.error = ssl.SSLWantReadError, ssl.SSLZeroReturnError, ssl.SSLError
         self.feed, self.outgoing = incoming.write, outgoing.read

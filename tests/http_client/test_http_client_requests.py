@@ -342,7 +342,7 @@ def test_another_protocol_is_asked_for_on_a_socket_of_its_own(kit: Kit) -> None:
 
 
 @pytest.mark.parametrize("trusted", ["own", "standard"])
-def test_a_socket_of_its_own_offers_http_1_1_whatever_the_pool_offered(
+def test_a_socket_of_its_own_never_offers_http_2_whatever_the_pool_offered(
     kit: Kit, trusted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = kit.server(H2)
@@ -352,7 +352,7 @@ def test_a_socket_of_its_own_offers_http_1_1_whatever_the_pool_offered(
     assert fetch(connection, "/bytes/3") == pattern(3)
     connection.request("GET", "/", headers={"Upgrade": "echo"})
     assert connection.getresponse().version == 11
-    assert connection.sock.selected_alpn_protocol() == "http/1.1"
+    assert connection.sock.selected_alpn_protocol() == {"standard": "http/1.1", "own": None}[trusted]
     assert [seen.http_version for seen in server.requests] == ["2", "1.1"]
 
 

@@ -14,6 +14,9 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+import requests
+import requests.adapters
+import urllib3
 from http_client_kit import H1, H2, Kit, Wire, fetch, threads
 
 from hyperpool import http_client
@@ -217,6 +220,37 @@ def test_a_client_certificate_in_the_context_is_shown(kit: Kit, tmp_path: Any) -
     context.load_cert_chain(path)
     server = kit.server(H2, client_ca_pem=authority.ca_pem)
     assert fetch(kit.connection(server, context=context), "/bytes/3") == pattern(3)
+
+
+@pytest.mark.parametrize("stranger", ["http.client", "urllib3", "requests"])
+def test_others_go_on_with_a_context_that_was_used(kit: Kit, stranger: str) -> None:
+    server = kit.server(H2)
+    assert fetch(kit.connection(server), "/bytes/3") == pattern(3)
+    if stranger == "http.client":
+        with closing(http.client.HTTPSConnection("localhost", server.port, context=kit.context)) as connection:
+            assert fetch(connection, "/bytes/3") == pattern(3)
+    elif stranger == "urllib3":
+        with urllib3.PoolManager(ssl_context=kit.context) as manager:
+            assert manager.request("GET", server.url("/bytes/3"), retries=False).data == pattern(3)
+    else:
+        with requests.Session() as session:
+            session.mount("https://", WithContext(kit.context))
+            assert session.get(server.url("/bytes/3")).content == pattern(3)
+    assert [seen.http_version for seen in server.requests] == ["2", "1.1"]
+
+
+class WithContext(requests.adapters.HTTPAdapter):
+    """requests with a context of the caller's."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **options)
+
+    def cert_verify(self, *_: Any) -> None:
+        """The context does."""
 
 
 OLD = "key_file" in http.client.HTTPSConnection.__init__.__code__.co_varnames

@@ -548,6 +548,65 @@ def test_alpn_offers_what_is_wanted(
     assert Bench(config.client(HOST, **wanted), files, alpn=spoken).shake().client.alpn == chosen
 
 
+class OldContext(ssl.SSLContext):
+    """One of OpenSSL 1.1.1, to which an empty list is a lack of memory."""
+
+    def set_alpn_protocols(self, alpn_protocols: Any) -> None:
+        super().set_alpn_protocols(alpn_protocols)
+        if not alpn_protocols:
+            raise MemoryError
+
+
+@pytest.mark.parametrize(("make", "left"), [(ssl.SSLContext, None), (OldContext, "http/1.1")])
+def test_a_context_that_was_used_offers_no_http2_to_others(files: Path, make: Any, left: str | None) -> None:
+    context = make(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=CA.pem.decode())
+    config = TlsConfig(TlsSettings(verify=context))
+    assert Bench(config.client(HOST), files, alpn=["h2", "http/1.1"]).shake().client.alpn == "h2"
+    bench = Bench(config.client(HOST), files, alpn=["h2", "http/1.1"])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    somebody_else = context.wrap_bio(incoming, outgoing, server_hostname=HOST)
+    with pytest.raises(ssl.SSLWantReadError):
+        somebody_else.do_handshake()
+    bench._to_server.write(outgoing.read())
+    bench.server_step()
+    incoming.write(bench.from_server())
+    somebody_else.do_handshake()
+    assert somebody_else.selected_alpn_protocol() == left
+
+
+def test_a_context_for_which_a_session_cannot_be_made_offers_nothing_either() -> None:
+    class Refusing(ssl.SSLContext):
+        offered: Any = None
+
+        def set_alpn_protocols(self, alpn_protocols: Any) -> None:
+            self.offered = alpn_protocols
+
+        def wrap_bio(self, *_: Any, **__: Any) -> Any:
+            raise ValueError("not today")
+
+    context = Refusing(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.raises(TlsError, match=r"cannot be used for server\.test: not today"):
+        TlsConfig(TlsSettings(verify=context)).client(HOST)
+    assert context.offered == []
+
+
+def test_an_openssl_context_keeps_the_alpn_list_of_the_caller(files: Path) -> None:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_alpn_protos([b"http/1.1"])
+    assert Bench(TlsConfig(TlsSettings(verify=context)).client(HOST), files, alpn=["h2"]).shake().client.alpn == "h2"
+    bench = Bench(TlsConfig(TlsSettings(verify=False)).client(HOST), files, alpn=["h2", "http/1.1"])
+    somebody_else = SSL.Connection(context, None)
+    somebody_else.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        somebody_else.do_handshake()
+    bench._to_server.write(somebody_else.bio_read(1 << 16))
+    bench.server_step()
+    somebody_else.bio_write(bench.from_server())
+    somebody_else.do_handshake()
+    assert somebody_else.get_alpn_proto_negotiated() == b"http/1.1"
+
+
 @pytest.mark.parametrize(("newest", "name"), [(ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")])
 def test_a_session_knows_what_was_agreed(engine: str, files: Path, newest: ssl.TLSVersion, name: str) -> None:
     client = connect(engine, files, newest=newest, alpn=["h2"]).client
