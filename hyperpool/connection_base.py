@@ -49,6 +49,9 @@ TLS_PORT = 443
 # RFC 9110 8.6, RFC 9112 6.3: without a declared length their requests have no body.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
 _HOST_AND_PORT = re.compile(r"\[([^\]]*)\](?::(\d*))?|([^:]*)(?::(\d*))?")
+# What would lead elsewhere in a URL (RFC 3986 3.2): "a/x" has another target, "x@a" another host, and "%61" is "a".
+# A percent sign stands before the zone of an IPv6 address only (RFC 6874).
+_NOT_IN_HOST = re.compile(r"[\x00- \x7f/?#@\\\[\]]|^[^:]*%")
 
 
 # All that there are: their locks must be made anew in a forked child.
@@ -341,7 +344,7 @@ def _host_and_port(host: str, port: int | None, default_port: int) -> tuple[str,
     if host.count(":") > 1 and not host.startswith("["):
         host = f"[{host}]"  # a bare IPv6 address
     parts = _HOST_AND_PORT.fullmatch(host)
-    if parts is None or not (name := parts[1] or parts[3]):
+    if parts is None or not (name := parts[1] or parts[3]) or _NOT_IN_HOST.search(name):
         raise InvalidURL(f"host {host!r}: give a name or an address, host:port, or [IPv6]:port")
     written = parts[2] or parts[4]
     return name, int(port if port is not None else written or default_port)

@@ -39,8 +39,9 @@ _create_connection = socket.create_connection
 _TARGET = re.compile(rb"[^ ]+ (?:(?:[A-Za-z][A-Za-z0-9+.\-]*:/)?/[!\"$-~]*|\*) HTTP/1\.1").fullmatch
 
 
-# What ends a host in a URL (RFC 3986 3.2): "a.test/x" would lead to another target, "x@a.test" to another host.
-_NOT_IN_HOST = re.compile(r"[/?#@\\\[\]]").search
+# What would lead elsewhere in a URL (RFC 3986 3.2): "a.test/x" to another target, "x@a.test" to another host, and
+# "%61.test" is "a.test". A percent sign stands before the zone of an IPv6 address only (RFC 6874).
+_NOT_IN_HOST = re.compile(r"[/?#@\\\[\]]|^[^:]*%").search
 
 
 class HTTPConnection(_StandardHTTP):

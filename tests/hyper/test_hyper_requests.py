@@ -569,10 +569,26 @@ def test_host_port_and_secure_are_found(kind: Any, host: str, port: int | None, 
     assert (connection.host, connection.port, connection.secure) == expected
 
 
-@pytest.mark.parametrize("host", ["", ":80", "a b", "a:b", "[::1", 5])
+NO_HOSTS = ["", ":80", "a b", "a:b", "[::1", 5]
+# In a URL they would be another host, or a host with more behind it.
+MORE_THAN_HOSTS = ["a/b", "a?b", "a#b", "u@b.test", "a\\b", "a%31", "a\tb", "a\r\nb", "a\x7f", "[::1/x]", "[a%31]"]
+
+
+@pytest.mark.parametrize("host", [*NO_HOSTS, *MORE_THAN_HOSTS])
 def test_what_is_no_host_is_refused_at_once(host: Any) -> None:
     with pytest.raises(InvalidURL):
         HTTPConnection(host)
+
+
+@pytest.mark.parametrize("host", [each for each in NO_HOSTS if each] + MORE_THAN_HOSTS)
+def test_what_is_no_host_is_no_proxy_either(host: Any) -> None:
+    with pytest.raises(InvalidURL):
+        HTTPConnection("a.test", proxy_host=host)
+
+
+@pytest.mark.parametrize("host", ["[fe80::1%eth0]", "[fe80::1%25eth0]", "fe80::1%eth0"])
+def test_an_ipv6_address_may_have_a_zone(host: str) -> None:
+    assert "fe80::1%eth0" in repr(HTTPConnection(host))
 
 
 def test_secure_counts_more_than_the_port() -> None:
