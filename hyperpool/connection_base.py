@@ -67,14 +67,26 @@ def _renew_locks_in_child() -> None:
 class _Session:
     """What a connection object has between its first use and its close.
 
-    Shared; pool and calls guard themselves, ``version`` is swapped whole: what the server speaks, None as long as
-    nobody knows.
+    Shared; pool and calls guard themselves, the others are swapped whole. ``version``: what the server speaks, None as
+    long as nobody knows. ``refused``: it was offered HTTP/2 in plaintext, and answered in HTTP/1.1.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.pool = ConnectionPool(limits=limits)
         self.calls = Calls()
         self.version: str | None = None
+        self.refused = False
+
+    def meant(self, stream_id: int | None) -> int | None:
+        """An id where it means a request; over HTTP/1.1 only one that was given while nobody knew the version."""
+        return stream_id if self.version == HTTP2 or self.calls.was_told(stream_id) else None
+
+    def learn(self, call: Call, version: str) -> None:
+        """A request was answered in this version."""
+        if version == HTTP2:
+            self.version = HTTP2
+        elif call.offers:
+            self.refused = True
 
 
 class Connection:
@@ -157,6 +169,13 @@ class Connection:
             self._hear_version(session)
         return session.version == HTTP2
 
+    def _tell(self, session: _Session, call: Call, *, http2: bool) -> int | None:
+        """What its caller is told as the id of a request."""
+        # Once it is known to be HTTP/1.1, ids go on only until the last that was given is done with.
+        undecided = self._route.upgrade and (call.beside_told if session.refused else call.beside_others)
+        call.told = http2 or undecided
+        return call.stream_id if call.told else None
+
     def ping(self, opaque_data: Text) -> None:
         """Send a PING with these 8 bytes (RFC 9113 6.7); nothing over HTTP/1.1. Connects on first use."""
         payload = opaque_data.encode() if isinstance(opaque_data, str) else bytes(opaque_data)
@@ -169,6 +188,7 @@ class Connection:
     def request(self, method: Text, url: Text, body: Any = None, headers: MapLike | None = None) -> int | None:
         """Send a request; its stream id over HTTP/2, None over HTTP/1.1.
 
+        Where HTTP/2 was offered in plaintext and no answer was taken yet, the id beside other requests, and None alone.
         ``url``: path and query, or a whole URL of this origin. ``body``: bytes, str (as UTF-8), a binary file, or an
         iterable of bytes, a generator too; files and iterables are read here, so this blocks while the server takes no
         more of them. ``headers``: a mapping, pairs or an `HTTPHeaderMap`. Never waits for another response. Connects
@@ -179,6 +199,9 @@ class Connection:
         draft = Call(0, 0, _text(method), _text(url), HTTPHeaderMap(raw_pairs(headers)))
         content = body if is_whole(body) else FedSource(length_bytes=length_of(body))
         call = session.calls.asked(self._submit(session, draft, content, http2=http2))
+        # The first request has a connection of its own; with "close" it would offer nothing.
+        call.offers = call.stream_id == 1 and content is None and "connection" not in draft.headers
+        told = self._tell(session, call, http2=http2)
         if isinstance(content, FedSource):
             call.upload = content
             try:
@@ -186,7 +209,7 @@ class Connection:
             except BaseException:
                 session.calls.forget(call)
                 raise
-        return call.stream_id if http2 else None
+        return told
 
     def _submit(self, session: _Session, call: Call, content: Any, *, http2: bool) -> Any:
         request = make_request(call, self._route.origin, content, timeout=self._timeout, http2=http2)
@@ -202,7 +225,7 @@ class Connection:
         http2 = self._speaks_http2(session)
         call = session.calls.begin()
         call.method, call.target = _text(method), _text(selector)
-        return call.stream_id if http2 else None
+        return self._tell(session, call, http2=http2)
 
     def putheader(self, header: Text, argument: Text, stream_id: int | None = None, replace: bool = False) -> None:
         """Add a header field to a request; with ``replace``, in the place of those of its name."""
@@ -248,19 +271,19 @@ class Connection:
 
     @staticmethod
     def _draft(session: _Session, stream_id: int | None) -> Call:
-        return session.calls.draft(stream_id if session.version == HTTP2 else None)
+        return session.calls.draft(session.meant(stream_id))
 
     # -- responses -------------------------------------------------------------------------------------------------
 
     def get_response(self, stream_id: int | None = None) -> HTTP20Response | HTTP11Response:
         """The response to a request, as soon as its head is here. Blocks.
 
-        ``stream_id``: what `request` returned; over HTTP/1.1 it is ignored. None: the oldest response that nobody has
-        taken, of those that this thread asked for if there is one. Raises NoSuchStream (a StreamReset) at once where
+        ``stream_id``: what `request` returned; over HTTP/1.1 any other is ignored. None: the oldest response that nobody
+        has taken, of those that this thread asked for if there is one. Raises NoSuchStream (a StreamReset) at once where
         there is none, else the error with which the request ended.
         """
         session = self._current()
-        call = session.calls.take(stream_id if session.version == HTTP2 else None)
+        call = session.calls.take(session.meant(stream_id))
         assert call.future is not None
         try:
             with as_hyper_raises():
@@ -269,8 +292,7 @@ class Connection:
             if not call.future.done():
                 session.calls.give_back(call)  # Ctrl-C and the like: it can be asked for again
             raise
-        if response.http_version == HTTP2:
-            session.version = HTTP2
+        session.learn(call, response.http_version)
         return make_response(response, call.stream_id)
 
     getresponse = get_response

@@ -3,6 +3,9 @@
 A caller means a request by the id that it got for it, or by none: then it is the latest one that is still being put
 together, or the oldest whose response nobody has taken. Among several, those of the calling thread come first, so that
 threads which share a connection get their own responses, also over HTTP/1.1, where there are no ids.
+
+Where HTTP/2 was offered (h2c) and nobody knows yet what is spoken, a request gets no id while it is the only one, and
+one as soon as there are others: "none" then means one request alone, whenever the server's answer comes.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.connection_errors import NoSuchStream
@@ -35,7 +39,9 @@ _BYTES_LIKE = (bytes, bytearray, memoryview)
 class Call:
     """One request: its head while that is put together, then its upload and its response to come.
 
-    Owned by the thread that makes the request, until its response is taken.
+    Owned by the thread that makes the request, until its response is taken. ``beside_others``: when it began there were
+    others whose responses nobody had taken; ``beside_told``: their ids, too. ``told``: its caller was given the id.
+    ``offers``: it was the first and had no body, so it carried the offer of HTTP/2 where one is made.
     """
 
     stream_id: int
@@ -45,6 +51,10 @@ class Call:
     headers: HTTPHeaderMap = field(default_factory=HTTPHeaderMap)
     future: ResponseFuture | None = None
     upload: FedSource | None = None
+    beside_others: bool = False
+    beside_told: bool = False
+    told: bool = False
+    offers: bool = False
 
 
 class Calls:
@@ -86,12 +96,25 @@ class Calls:
 
     def _new_locked(self) -> Call:
         self._last_id += 2
-        return Call(self._last_id, threading.get_ident())
+        call = Call(self._last_id, threading.get_ident(), beside_others=bool(self._drafts or self._asked))
+        call.beside_told = any(one.told for one in chain(self._drafts.values(), self._asked.values()))
+        return call
+
+    def was_told(self, stream_id: int | None) -> bool:
+        """Whether a request of this id is here, whose caller knows it."""
+        with self._lock:
+            call = None if stream_id is None else self._asked.get(stream_id) or self._drafts.get(stream_id)
+            return call is not None and call.told
 
     def draft(self, stream_id: int | None) -> Call:
-        """The request that is being put together or uploaded; for None the latest. Raises NoSuchStream."""
+        """The request that is being put together or uploaded; for None the latest. Raises NoSuchStream.
+
+        A caller that was given None for one, and ids for others, means that one.
+        """
         with self._lock:
-            call = self._drafts.get(stream_id) if stream_id is not None else _mine(reversed(self._drafts.values()))
+            latest = list(reversed(self._drafts.values()))
+            unnamed = [call for call in latest if not call.told]
+            call = self._drafts.get(stream_id) if stream_id is not None else _mine(unnamed or latest)
         if call is None:
             raise self._unknown(stream_id, "is being put together or uploaded: begin with putrequest()")
         return call

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from hyper_support import H1, H1_PLAIN, H2, H2C, H11, H20, PRIOR, Bench, Way
+from hyperframe.frame import HeadersFrame
 
 from hyperpool import InvalidURL, LocalProtocolError
 from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection
 from hyperpool.connection_errors import NoSuchStream, StreamResetError
 from hyperpool.connection_messages import HTTPVersion
 from hyperpool.headers import HTTPHeaderMap
-from hyperpool.testing import Reply, pattern
-from stage import WAIT_S, eventually, opened
+from hyperpool.testing import Reply, ScriptedConnection, pattern
+from stage import WAIT_S, eventually, in_time, opened
 
 
 def sent_headers(connection: Any, headers: Any) -> list[list[str]]:
@@ -79,8 +82,9 @@ def test_without_an_id_the_oldest_response_comes(bench: Bench, way: Way) -> None
 
 def test_ids_are_ignored_over_http1(bench: Bench, h1_way: Way) -> None:
     _, connection = bench.pair(h1_way)
-    connection.request("GET", "/bytes/5")
-    connection.request("GET", "/bytes/6")
+    connection.request("GET", "/bytes/1")
+    connection.get_response(1).read()  # from now on it is known to be HTTP/1.1
+    assert [connection.request("GET", "/bytes/5"), connection.request("GET", "/bytes/6")] == [None, None]
     assert [len(connection.get_response(given).read()) for given in (3, 17)] == [5, 6]
 
 
@@ -113,6 +117,110 @@ def test_after_an_upgrade_the_first_request_owns_id_1(bench: Bench) -> None:
     _, connection = bench.pair(H2C)
     assert connection.request("GET", "/bytes/1") is None
     assert connection.get_response().stream_id == 1
+
+
+@pytest.mark.parametrize("answers", ["before", "between", "after"])
+@pytest.mark.parametrize("order", [("GET", "POST", "GET"), ("POST", "GET", "GET")], ids="-".join)
+def test_ids_belong_to_their_responses_whenever_an_upgrade_is_answered(
+    bench: Bench, order: tuple[str, ...], answers: str
+) -> None:
+    """The first three requests of a connection, whose first answer comes early or late."""
+    gate = bench.gate()
+
+    def handler(request: Any) -> Reply:
+        if request.path == "/0":
+            opened(gate)
+        return Reply(body=request.path)
+
+    server, connection = bench.pair(H2C, handler)
+    ids: list[Any] = []
+    for number, method in enumerate(order):
+        if number == {"before": 1, "between": 2}.get(answers):
+            gate.set()
+            assert in_time(next(iter(connection._session.calls._asked.values())).future.result)
+        ids.append(connection.request(method, f"/{number}", body=b"x" if method == "POST" else None))
+    gate.set()
+    assert ids == [None, 3, 5]
+    assert [connection.get_response(ids[number]).read() for number in (1, 0, 2)] == [b"/1", b"/0", b"/2"]
+    assert {request.target for request in server.requests} == {"/0", "/1", "/2"}
+
+
+def test_an_upgrade_that_is_held_back_keeps_the_ids_right(bench: Bench) -> None:
+    asked, held = threading.Event(), bench.gate()
+
+    def answer(conn: ScriptedConnection, stream_id: int, target: bytes) -> None:
+        conn.headers(stream_id, [(":status", "200")])
+        conn.data(stream_id, target, end_stream=True)
+
+    def script(conn: ScriptedConnection) -> None:
+        target = conn.recv_until(b"\r\n\r\n").split()[1]
+        asked.set()
+        opened(held)
+        conn.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        conn.greet()
+        answer(conn, 1, target)
+        with suppress(ConnectionError):
+            while frame := conn.wait_frame(HeadersFrame):
+                answer(conn, frame.stream_id, dict(conn.decode(frame))[":path"].encode())
+
+    connection = bench.connection(H2C, bench.peer(script, tls=False).port)
+    first = connection.request("GET", "/first")
+    opened(asked)
+    second, third = connection.request("GET", "/second"), connection.request("GET", "/third")
+    held.set()
+    assert connection.get_response(second).read() == b"/second"
+    assert connection.get_response(first).read() == b"/first"
+    assert connection.get_response(third).read() == b"/third"
+    connection.close()
+
+
+def test_an_offer_that_is_refused_late_keeps_the_ids_right(bench: Bench) -> None:
+    """Others wait for it for a while, and then go out on connections of their own."""
+    asked, held = threading.Event(), bench.gate()
+
+    def handler(request: Any) -> Reply:
+        if request.path == "/first":
+            asked.set()
+            opened(held)
+        return Reply(body=request.path)
+
+    server = bench.server(H2C, handler, upgrades=False)
+    connection = bench.connection(H2C, server.port)
+    first = connection.request("GET", "/first")
+    opened(asked)
+    second = connection.request("GET", "/second")
+    third = connection.request("GET", "/third")
+    # What was given is looked up, though it turns out to be HTTP/1.1.
+    assert connection.get_response(third).read() == b"/third"
+    held.set()
+    assert connection.get_response(first).read() == b"/first"
+    fourth = connection.request("GET", "/fourth")
+    assert connection.get_response(fourth).read() == b"/fourth"
+    assert connection.get_response(second).read() == b"/second"
+    assert connection.request("GET", "/fifth") is connection.request("GET", "/sixth") is None
+
+
+def test_requests_that_are_put_together_side_by_side_before_an_upgrade_have_ids(bench: Bench) -> None:
+    _, connection = bench.pair(H2C)
+    first, second = connection.putrequest("GET", "/headers"), connection.putrequest("GET", "/bytes/6")
+    connection.putheader("X-Own", "1", first)
+    connection.putheader("X-Own", "2", second)
+    connection.endheaders(stream_id=second, final=True)
+    connection.endheaders(stream_id=first, final=True)
+    assert (first, second) == (None, 3)
+    assert connection.get_response(second).read() == pattern(6)
+    assert ["x-own", "1"] in json.loads(connection.get_response(first).read())
+
+
+@pytest.mark.parametrize("header", [{}, {"Connection": "close"}])
+def test_a_request_that_offers_nothing_tells_nothing_about_the_version(bench: Bench, header: dict[str, str]) -> None:
+    _, connection = bench.pair(H2C)
+    connection.request("GET" if header else "POST", "/bytes/1", body=None if header else b"x", headers=header)
+    connection.get_response().read()
+    first, second = connection.request("GET", "/bytes/5"), connection.request("GET", "/bytes/6")
+    assert second is not None
+    assert connection.get_response(second).read() == pattern(6)
+    assert connection.get_response(first).read() == pattern(5)
 
 
 def test_a_server_that_does_not_upgrade_is_spoken_to_in_http1(bench: Bench) -> None:
