@@ -278,9 +278,9 @@ class Connection:
     def get_response(self, stream_id: int | None = None) -> HTTP20Response | HTTP11Response:
         """The response to a request, as soon as its head is here. Blocks.
 
-        ``stream_id``: what `request` returned; over HTTP/1.1 any other is ignored. None: the oldest response that nobody
-        has taken, of those that this thread asked for if there is one. Raises NoSuchStream (a StreamReset) at once where
-        there is none, else the error with which the request ended.
+        ``stream_id``: what `request` returned; over HTTP/1.1 any other is ignored. None: the oldest response that
+        nobody has taken, of those that this thread asked for if there is one. Raises NoSuchStream (a StreamReset) at
+        once where there is none, else the error with which the request ended.
         """
         session = self._current()
         call = session.calls.take(session.meant(stream_id))

@@ -51,6 +51,9 @@ def _tls(error: Any) -> BaseException:
     import ssl
 
     cause = error.__cause__
+    if isinstance(cause, ssl.SSLWantReadError):
+        # Over memory, OpenSSL wants more where over a socket it would have seen the end.
+        return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, str(error))
     refused = isinstance(error, errors.CertificateError)
     kind = ssl.SSLCertVerificationError if refused else type(cause) if isinstance(cause, ssl.SSLError) else ssl.SSLError
     made = kind(getattr(cause, "errno", None) or ssl.SSL_ERROR_SSL, str(error))

@@ -15,6 +15,7 @@ from http_client_kit import H1, H1_TLS, H2, Kit, Wire, fetch
 from hyperpool import errors, http_client
 from hyperpool.http_client.faults import standard_error
 from hyperpool.testing import Disconnect, Reply, Silence, pattern
+from proxy_kit import TunnelProxy
 from stage import WAIT_S
 
 
@@ -84,6 +85,19 @@ def test_a_server_that_speaks_no_tls(kit: Kit) -> None:
     server = kit.server(H1, errors_expected=True)
     connection = http_client.HTTPSConnection("localhost", server.port)
     raised(ssl.SSLError, errors.TlsError, connection.connect)
+
+
+@pytest.mark.parametrize("through", ["straight", "tunnel"])
+def test_a_server_that_leaves_within_the_handshake(kit: Kit, through: str) -> None:
+    peer = kit.peer(lambda conn: conn.recv() and None, tls=False)
+    if through == "straight":
+        connection = http_client.HTTPSConnection("localhost", peer.port, context=kit.context, timeout=WAIT_S)
+    else:
+        proxy = kit.enter(TunnelProxy())
+        connection = http_client.HTTPSConnection("localhost", proxy.port, context=kit.context, timeout=WAIT_S)
+        connection.set_tunnel("localhost", peer.port)
+    error = raised(ssl.SSLEOFError, errors.TlsError, connection.connect)
+    assert error.errno == ssl.SSL_ERROR_EOF
 
 
 def test_a_server_that_leaves_without_an_answer(kit: Kit, wire: Wire) -> None:
