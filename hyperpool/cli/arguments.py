@@ -21,6 +21,7 @@ from hyperpool.values import Timeout
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match  # RFC 3986 3.1
 _LOCAL = re.compile(r":(?!:)([0-9]*)(.*)", re.DOTALL).fullmatch
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
 _UPPER_VERB = re.compile(r"[A-Z][A-Z_-]*").fullmatch
 _VERBS = frozenset(["get", "head", "options", "post", "put", "patch", "delete", "query", "trace", "propfind"])
 _NO, _YES = frozenset(("no", "false", "0")), frozenset(("yes", "true", "1"))
@@ -54,7 +55,7 @@ items:
   name=@file          a field with the text of a file; :=@ its JSON, ==@ and :@ likewise for queries and headers
   name@file           a file to upload in a multipart form; name@file;type=text/csv says of what type it is
   @file               the whole body, as it is; @- is standard input
-  A backslash takes the meaning of a separator in a name away: 'a\\:b=c' is the field "a:b".
+  A backslash takes the meaning of a separator in a name away: 'a\\:b=c' is the field "a:b", 'a\\\\=b' the field "a\\".
   Standard input is the body where it is a pipe or file and no item makes one (GET, HEAD, DELETE, OPTIONS and
   TRACE take it only as @-).
 """
@@ -185,7 +186,11 @@ def split_words(words: Sequence[str]) -> tuple[str | None, str, Sequence[str]]:
 
 
 def complete_url(typed: str) -> str:
-    """An absolute URL of what was typed: ``:3000/x`` is on this machine, and a bare host is asked over TLS."""
+    """An absolute URL of what was typed: ``:3000/x`` is on this machine, and a bare host is asked over TLS.
+
+    Octets that are no UTF-8, which are surrogates here (PEP 383), are percent-encoded.
+    """
+    typed = _NO_UTF8.sub(lambda octet: f"%{ord(octet[0]) - 0xDC00:02X}", typed)
     if _SCHEME(typed):
         return typed
     typed = typed.removeprefix("://")

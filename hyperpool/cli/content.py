@@ -42,19 +42,30 @@ NOTHING = Body(None, None, 0)
 
 
 def header_fields(items: Items) -> list[tuple[str, str | None]]:
-    """Header fields; None as a value removes what would be sent by default."""
+    """Header fields; None as a value removes what would be sent by default. Values are the octets that were typed."""
     return [(item.name, _header_value(item)) for item in items.headers]
 
 
 def _header_value(item: Item) -> str | None:
     if item.separator == ":@":
-        return read_text(item.value).rstrip("\r\n")
-    return "" if item.separator == ";" else item.value.strip() or None
+        return _octets(_line_of(item)).decode("latin-1")
+    return "" if item.separator == ";" else _octets(item.value.strip()).decode("latin-1") or None
 
 
-def query_pairs(items: Items) -> list[tuple[str, str]]:
-    """Query parameters, in their order."""
-    return [(item.name, read_text(item.value) if item.separator == "==@" else item.value) for item in items.query]
+def query_pairs(items: Items) -> list[tuple[Any, Any]]:
+    """Query parameters as octets, in their order."""
+    values = [_line_of(item) if item.separator == "==@" else item.value for item in items.query]
+    return [(_octets(item.name), _octets(value)) for item, value in zip(items.query, values, strict=True)]
+
+
+def _line_of(item: Item) -> str:
+    """The text of a file for a place where lines do not end."""
+    return read_text(item.value).rstrip("\r\n")
+
+
+def _octets(typed: str) -> bytes:
+    """As it was typed: Python shows octets of the command line that are no UTF-8 as surrogates (PEP 383)."""
+    return typed.encode("utf-8", "surrogateescape")
 
 
 def body_of_items(items: Items, *, form: bool, files: ExitStack) -> Body:
@@ -80,36 +91,63 @@ def _json_object(items: Items) -> Body:
     if not items.fields:
         return NOTHING
     # Put together as text, so that 1.10 goes out as 1.10; a name that is given twice has its last value.
-    members = {item.name: _json_value(item) for item in items.fields}
+    members = {_utf8(item.name, item): _json_value(item) for item in items.fields}
     made = ("{" + ", ".join(f"{json.dumps(name)}: {value}" for name, value in members.items()) + "}").encode()
     return Body(made, JSON, len(made))
 
 
 def _json_value(item: Item) -> str:
-    text = read_text(item.value) if item.separator.endswith("@") else item.value
     if not item.separator.startswith(":="):
-        return json.dumps(text)
+        return json.dumps(_utf8(_text_of(item), item))
+    text, _ = _parsed(item)
+    return text.strip()
+
+
+def _text_of(item: Item) -> str:
+    return read_text(item.value) if item.separator.endswith("@") else item.value
+
+
+def _utf8(text: str, item: Item) -> str:
+    if not _is_utf8(text):
+        raise UsageError(f"{item.text!r} is not UTF-8, which JSON must be; send a form (-f) or a file (@)")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    return _octets(text) == text.encode("utf-8", "replace")
+
+
+def _parsed(item: Item) -> tuple[str, Any]:
+    """JSON as it was typed, and what it says. Raises UsageError."""
+    text = _utf8(_text_of(item), item)
     try:
-        json.loads(text, parse_constant=_refuse_constant)
+        return text, json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise UsageError(f"{item.text!r}: this is no JSON ({error}); use {item.name}=… for a string") from error
-    return text.strip()
 
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not in RFC 8259")
 
 
-def _form_pairs(items: Items) -> list[tuple[str, str]]:
-    if wrong := next((item for item in items.fields if item.separator.startswith(":=")), None):
-        raise UsageError(f"{wrong.text!r}: a form has no JSON fields; use {wrong.name}=… instead")
-    return [(item.name, read_text(item.value) if item.separator == "=@" else item.value) for item in items.fields]
+def _form_pairs(items: Items) -> list[tuple[str, bytes]]:
+    return [(item.name, _octets(_form_value(item))) for item in items.fields]
+
+
+def _form_value(item: Item) -> str:
+    """JSON's strings, numbers and booleans as HTTPie writes them: nobody says how a form has the rest of it."""
+    if not item.separator.startswith(":="):
+        return _text_of(item)
+    _, value = _parsed(item)
+    if not isinstance(value, (str, int, float)):
+        raise UsageError(f"{item.text!r}: a form has no such JSON, only strings, numbers, true and false")
+    return str(value)
 
 
 def _urlencoded(items: Items) -> Body:
     from urllib.parse import urlencode
 
-    pairs = _form_pairs(items)
+    pairs = [(_octets(name), value) for name, value in _form_pairs(items)]
     made = urlencode(pairs).encode()
     return Body(made, FORM, len(made)) if pairs else NOTHING
 
@@ -117,6 +155,8 @@ def _urlencoded(items: Items) -> Body:
 def _multipart(items: Items) -> Body:
     from urllib3.filepost import encode_multipart_formdata
 
+    if wrong := next((item for item in (*items.fields, *items.files) if not _is_utf8(item.name)), None):
+        raise UsageError(f"{wrong.text!r}: the name of a part must be UTF-8 (RFC 7578 5.1)")
     parts: list[Any] = [*_form_pairs(items), *(_file_part(item) for item in items.files)]
     made, content_type = encode_multipart_formdata(parts)
     return Body(made, content_type, len(made))
@@ -125,7 +165,8 @@ def _multipart(items: Items) -> Body:
 def _file_part(item: Item) -> tuple[str, tuple[str, bytes, str]]:
     path, _, declared = item.value.partition(";type=")
     content_type = declared or mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return item.name, (Path(path).name, read_bytes(path), content_type)
+    # A question mark for each octet of the file's name that is no UTF-8: what is uploaded is what is in it.
+    return item.name, (Path(path).name.encode("utf-8", "replace").decode(), read_bytes(path), content_type)
 
 
 def read_bytes(path: str) -> bytes:

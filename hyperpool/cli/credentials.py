@@ -24,4 +24,4 @@ def authorization(auth: str | None, url: str) -> str | None:
         user, _, password = (unquote(part) for part in userinfo.partition(":"))
     else:
         return None
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode("utf-8", "surrogateescape")).decode()

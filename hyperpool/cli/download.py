@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from hyperpool.cli.words import FileProblem, UsageError
-from hyperpool.client import Client
+from hyperpool.client import NOT_GIVEN, Client
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.response import Response
-from hyperpool.policy.download import Download, length_of
+from hyperpool.policy.download import Download, download, length_of
 from hyperpool.policy.partial import Partial, validator_of
 from hyperpool.policy.progress import Tell
 
@@ -28,19 +28,24 @@ def save(response: Response, path: str) -> int:
 
     Raises FileProblem, and what reading the body raises.
     """
+    _refuse_folder(path)
     target = Path(os.path.realpath(path))
     is_plain = target.is_file() or not target.exists()
     with _progress(Path(path).name) as tell, _faults_of(target):
         return (_write_part if is_plain else _write)(response, target, tell)
 
 
-def go_on(client: Client, url: str, path: str, *, head: Callable[[], None], **options: Any) -> Download:
-    """Download a file, and go on with what an earlier try left of it.
+def go_on(client: Client, url: str, path: str, *, head: Callable[[], None], params: Any, headers: Any) -> Download:
+    """Download a file, and go on with what an earlier try left of it; what came stays, whatever it is good for.
 
     ``head`` is called when the response's is here. Raises FileProblem, UsageError for a device, and what a download
     raises.
     """
+    _refuse_folder(path)
     with _progress(Path(path).name) as show, _faults_of(Path(path)):
+
+        def open_stream(fields: Any, retry: Any) -> Any:
+            return client.stream("GET", url, params=params, headers=fields, retries=retry)
 
         def tell(done: int, total: int | None) -> None:
             nonlocal head
@@ -49,11 +54,19 @@ def go_on(client: Client, url: str, path: str, *, head: Callable[[], None], **op
             show(done, total)
 
         try:
-            return client.download(url, path, progress=tell, **options)
+            run = client._download_run(url, path, params, headers, resume=True, checksum=None, retries=NOT_GIVEN)
+            run.keeps = True
+            return download(run, open_stream, tell)
         except ValueError as error:
             if isinstance(error, HyperpoolError):
                 raise
             raise UsageError(f"--continue: {path} is no plain file") from error
+
+
+def _refuse_folder(path: str) -> None:
+    """A folder that is not there would become a file, whose name has lost its slash. Raises FileProblem."""
+    if path.endswith("/") and not os.path.exists(path):
+        raise FileProblem(f"cannot write {path}: there is no such folder, and the name of a file is missing")
 
 
 def _nothing() -> None:

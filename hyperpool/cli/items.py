@@ -1,8 +1,8 @@
 r"""Request items, in HTTPie's notation: ``Header:value``, ``q==v``, ``field=v``, ``field:=json``, ``@file`` and so on.
 
 The first separator of a word decides, and of those that begin at the same place the longest. A backslash before a
-separator in the name takes its meaning away (``a\:b=c`` is the field "a:b"); what stands behind the separator is taken
-as it is. No file is opened here.
+separator in the name takes its meaning away (``a\:b=c`` is the field "a:b"), and two are one backslash there
+(``a\\=b`` is the field "a\"); what stands behind the separator is taken as it is. No file is opened here.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ def parse_item(word: str) -> Item:
     name = ""
     at = 0
     while at < len(word):
-        if word[at] == "\\" and word[at + 1 : at + 2] in _SPECIAL:
-            name += word[at + 1]
-            at += 2
+        if word[at] == "\\":
+            literal, length = _unescaped(word[at:])
+            name += literal
+            at += length
             continue
         if at + 1 == len(word) and word[at] == ";":
             return Item(_named(name, word), ";", "", word)
@@ -72,7 +73,19 @@ def parse_item(word: str) -> Item:
     raise UsageError(f"{word!r} is no request item: write Name:value, name==value, name=value or @file")
 
 
+def _unescaped(rest: str) -> tuple[str, int]:
+    """What the backslashes at the beginning mean, with the separator that they cover; how long that is written."""
+    backslashes = len(rest) - len(rest.lstrip("\\"))
+    following = rest[backslashes : backslashes + 1]
+    if following not in _SPECIAL:
+        return rest[:backslashes], backslashes
+    covered = following if backslashes % 2 else ""
+    return "\\" * (backslashes // 2) + covered, backslashes + len(covered)
+
+
 def _made(name: str, separator: str, value: str, word: str) -> Item:
+    if separator.endswith("@") and not value.partition(";type=")[0]:
+        raise UsageError(f"{word!r}: a path is missing behind the @")
     if separator == "@" and not name:
         return Item("", "@", value, word)
     if separator == ":" and not name:

@@ -132,6 +132,8 @@ class Run:
         self._is_whole = False
         self.resumed_bytes = 0
         self.takes = False
+        # Whether what came stays after a failure, also where nothing can go on with it.
+        self.keeps = False
         self.total_bytes: int | None = None
 
     @property
@@ -263,9 +265,9 @@ class Run:
         return Download(self._target, size_bytes, self.resumed_bytes, found, response)
 
     def leave(self) -> None:
-        """It did not come to its end: keep what a later call can go on with."""
+        """It did not come to its end: keep what a later call can go on with, or, where this ``keeps``, all."""
         if self._made is not None:
-            self._made.leave()
+            self._made.leave(keep=self.keeps)
 
 
 def _without_ranges(given: HeadersLike) -> Headers:

@@ -11,6 +11,7 @@ import pytest
 from cli_support import Kit, seen_of
 
 from hyperpool.testing import Reply, pattern
+from hyperpool.values import parse_url
 from shelf import BODY, SIZE, Shelf
 
 
@@ -159,6 +160,24 @@ def test_continue_begins_anew_where_the_server_names_no_version(kit: Kit, target
     url = cut(kit, target, "--http1.1", shelf)
     assert kit.run("-C", "-o", str(target), url).status == 0
     assert (target.read_bytes(), shelf.asked) == (BODY, [None, None])
+
+
+def test_continue_keeps_what_came_also_where_nothing_can_go_on_with_it(kit: Kit, target: Path) -> None:
+    """The note in the error says so; a second failure must not take the first one's bytes."""
+    shelf = Shelf(etag=None)
+    url = cut(kit, target, "--http1.1", shelf, "-C")
+    part = target.with_name("saved.part").read_bytes()
+    assert part and BODY.startswith(part)
+    done = kit.run("-C", "-o", str(target), url.replace(f":{parse_url(url).origin.port}", ":1"))
+    assert (done.status, done.err.endswith(f"; what came is in {target}.part\n")) == (7, True)
+    assert target.with_name("saved.part").read_bytes() == part
+
+
+@pytest.mark.parametrize("words", [(), ("-C",)], ids=["-o", "-C -o"])
+def test_a_folder_that_is_not_there_does_not_become_a_file(kit: Kit, target: Path, words: tuple[str, ...]) -> None:
+    done = kit.run(*words, "-o", f"{target}/", kit.server().url("/bytes/10"))
+    assert (done.status, done.err.startswith(f"hyperpool: cannot write {target}/")) == (14, True)
+    assert os.listdir(target.parent) == []
 
 
 def test_without_continue_the_next_try_asks_for_all_of_it(kit: Kit, target: Path) -> None:

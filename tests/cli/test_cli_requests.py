@@ -59,7 +59,7 @@ class TestQuery:
         assert sent(kit, path="/find?lang=en")["target"] == "/find?lang=en"
 
     def test_a_value_may_come_from_a_file(self, kit: Kit, tmp_path: Path) -> None:
-        (tmp_path / "q").write_text("fox")
+        (tmp_path / "q").write_text("fox\n")
         assert sent(kit, f"q==@{tmp_path}/q", path="/find")["target"] == "/find?q=fox"
 
 
@@ -98,6 +98,50 @@ class TestHeaders:
 
     def test_an_authorization_header_wins_over_auth(self, kit: Kit) -> None:
         assert header(sent(kit, "-a", "a:b", "Authorization:Bearer x"), "authorization") == ["Bearer x"]
+
+
+class TestOctets:
+    """What is typed and is no UTF-8 comes to Python as surrogates (PEP 383)."""
+
+    def test_the_url_and_the_query_have_them_percent_encoded(self, kit: Kit) -> None:
+        assert sent(kit, "q\udcfe==\udcff", path="/\udce9?x=\udcff")["target"] == "/%E9?x=%FF&q%FE=%FF"
+
+    def test_a_form_has_them_percent_encoded(self, kit: Kit) -> None:
+        assert sent(kit, "-f", "a\udcfe=é\udcff")["body"] == "a%FE=%C3%A9%FF"
+
+    def test_a_multipart_form_has_them_as_they_are(self, kit: Kit, tmp_path: Path) -> None:
+        (tmp_path / "cat\udcff").write_bytes(b"meow")
+        bodies: list[bytes] = []
+        server = kit.server(lambda request: bodies.append(request.read()) or 200)
+        assert kit.run(server.url("/"), "a=\udcff", f"f@{tmp_path}/cat\udcff").status == 0
+        assert b'name="a"\r\n\r\n\xff\r\n' in bodies[0]
+        assert b'filename="cat?"' in bodies[0]
+
+    @pytest.mark.parametrize(
+        ("words", "typed"),
+        [
+            (["a=\udcff"], "a="),
+            (["\udcff=a"], "=a"),
+            (['a:="\udcff"'], "a:="),
+            (["b=1", "\udcff@/etc/passwd"], "@/etc"),
+        ],
+    )
+    def test_where_only_utf8_is_possible_it_is_a_usage_error(self, kit: Kit, words: list[str], typed: str) -> None:
+        done = kit.run("https://127.0.0.1:1/", *words)
+        assert (done.status, done.err.count("\n"), "UTF-8" in done.err, typed in done.err) == (2, 1, True, True)
+
+    @pytest.mark.parametrize("typed", ["€", "é", "\udcff"])
+    def test_a_header_has_what_was_typed(self, kit: Kit, typed: str) -> None:
+        assert [value.encode("latin-1") for value in header(sent(kit, f"H:{typed}"), "h")] == [os.fsencode(typed)]
+
+    def test_a_header_has_what_is_in_the_file(self, kit: Kit, tmp_path: Path) -> None:
+        (tmp_path / "h").write_text("€\n", "utf-8")
+        seen = sent(kit, f"H:@{tmp_path}/h")
+        assert [value.encode("latin-1") for value in header(seen, "h")] == ["€".encode()]
+
+    def test_credentials_have_what_was_typed(self, kit: Kit) -> None:
+        expected = "Basic " + base64.b64encode(b"ann:\xff").decode()
+        assert header(sent(kit, "-a", "ann:\udcff"), "authorization") == [expected]
 
 
 class TestJson:
@@ -148,9 +192,18 @@ class TestForm:
         (tmp_path / "text").write_text("a b")
         assert sent(kit, "-f", f"x=@{tmp_path}/text")["body"] == "x=a+b"
 
-    def test_json_fields_are_refused(self, kit: Kit) -> None:
-        done = kit.run("-f", "https://127.0.0.1:1/", "a:=1")
-        assert (done.status, "a form has no JSON fields" in done.err) == (2, True)
+    def test_json_strings_numbers_and_booleans_are_written_as_httpie_does(self, kit: Kit, tmp_path: Path) -> None:
+        (tmp_path / "json").write_text("7\n")
+        seen = sent(kit, "-f", 'a:="é"', "b:=1.10", "c:=true", f"d:=@{tmp_path}/json")
+        assert seen["body"] == "a=%C3%A9&b=1.1&c=True&d=7"
+
+    @pytest.mark.parametrize(
+        ("item", "words"),
+        [("a:=[1]", "has no such JSON"), ("a:=null", "has no such JSON"), ("a:={", "this is no JSON")],
+    )
+    def test_other_json_is_refused(self, kit: Kit, item: str, words: str) -> None:
+        done = kit.run("-f", "https://127.0.0.1:1/", item)
+        assert (done.status, words in done.err) == (2, True)
 
     def test_files_make_it_multipart(self, kit: Kit, tmp_path: Path) -> None:
         (tmp_path / "cat.txt").write_text("meow")
