@@ -15,14 +15,20 @@ Text = Union[str, bytes]
 Pair = tuple[bytes, bytes]
 MapLike = Union["HTTPHeaderMap", Mapping[Any, Any], Iterable["tuple[Any, Any]"]]
 
-# Fields whose value is one value, whatever commas it has (RFC 9110 5.3 and 5.6.1; RFC 6265 3 for Set-Cookie).
+# Fields whose value is one value, whatever commas it has (RFC 9110 5.3 and 5.6.1; RFC 6265 3 for Set-Cookie), and those
+# that are JSON: Report-To and NEL.
 _NEVER_SPLIT = frozenset(
     b"set-cookie set-cookie2 cookie date expires last-modified if-modified-since if-unmodified-since retry-after sunset"
     b" authorization proxy-authorization www-authenticate proxy-authenticate user-agent server location"
-    b" content-location referer content-disposition".split()
+    b" content-location referer content-disposition report-to nel".split()
 )
 
-_MARK = re.compile(rb'[,"\\]')
+_QUOTES = re.compile(rb'[,"\\]')
+_BRACKETS = re.compile(rb'[,"\\<>()]')
+# By which octet ends what this one begins: quoted strings (RFC 9110 5.6.4), comments, which nest (5.6.5), inner lists
+# (RFC 9651 3.1.1), URIs in Link (RFC 8288 3). Then what may begin within each, and outside of all.
+_END = {b'"': b'"', b"(": b")", b"<": b">"}
+_MAY_BEGIN = {b"": b'"(<', b")": b'"(', b'"': b"", b">": b""}
 # "Sun, 06 Nov 1994" and "Sunday, 06-Nov-94" (RFC 9110 5.6.7): dates also stand in fields that nobody has listed.
 _WEEKDAY = re.compile(rb"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)(?:day|sday|nesday|rsday|urday)?$")
 _DAY_BEGINS = re.compile(rb" ?[0-9]")
@@ -189,20 +195,34 @@ def _split(lower: bytes, value: bytes) -> list[bytes]:
 
 
 def _commas(value: bytes) -> list[int]:
-    """Where the commas stand that separate values: none in a quoted string, none behind the weekday of a date."""
-    found, in_quotes, escaped_at = [], False, -1
-    for mark in _MARK.finditer(value):
-        at = mark.start()
+    """Where the commas stand that separate values: none in strings, brackets and comments, none in a date."""
+    # What nobody closes is no bracket, and no quoted string: then each comma counts, as in hyper.
+    for marks in (_BRACKETS, _QUOTES):
+        found = _outside(value, marks)
+        if found is not None:
+            return found
+    return [at for at, octet in enumerate(value) if octet == 0x2C]
+
+
+def _outside(value: bytes, marks: re.Pattern[bytes]) -> list[int] | None:
+    """Where the commas stand outside of all that these marks begin and end; None where something does not end."""
+    found: list[int] = []
+    ends: list[bytes] = []
+    escaped_at = -1
+    for mark in marks.finditer(value):
+        at, octet = mark.start(), mark[0]
+        end = ends[-1] if ends else b""
         if at == escaped_at:
             continue
-        if mark[0] == b"\\":
-            escaped_at = at + 1 if in_quotes else -1
-        elif mark[0] == b'"':
-            in_quotes = not in_quotes
-        elif not (in_quotes or _in_date(value, at)):
+        if octet == b"\\":
+            escaped_at = at + 1 if end in (b'"', b")") else -1
+        elif octet == end:
+            ends.pop()
+        elif octet in _MAY_BEGIN[end]:
+            ends.append(_END[octet])
+        elif octet == b"," and not ends and not _in_date(value, at):
             found.append(at)
-    # A quote that nobody closes is no quoted string (RFC 9110 5.6.4): then each comma counts, as in hyper.
-    return [at for at, octet in enumerate(value) if octet == 0x2C] if in_quotes else found
+    return None if ends else found
 
 
 def _in_date(value: bytes, comma_at: int) -> bool:

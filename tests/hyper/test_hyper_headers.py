@@ -159,7 +159,9 @@ def test_what_holds_no_headers_is_a_value_error(given: Any) -> None:
 # -- commas ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["set-cookie", "Date", "expires", "last-modified", "user-agent", "www-authenticate"])
+@pytest.mark.parametrize(
+    "name", ["set-cookie", "Date", "expires", "last-modified", "user-agent", "www-authenticate", "Report-To", "NEL"]
+)
 def test_some_fields_have_one_value_whatever_stands_in_it(name: str) -> None:
     assert HTTPHeaderMap([(name, "a, b")])[name] == [b"a, b"]
 
@@ -179,13 +181,22 @@ def test_a_date_is_not_split_in_any_field(date: str) -> None:
         (r'"a\", b", c', [r'"a\", b"', "c"]),
         ('a "b, c', ['a "b', "c"]),
         ("a\\, b", ["a\\", "b"]),
+        ("</a,b>; rel=x, <c>", ["</a,b>; rel=x", "<c>"]),
+        ('<a"b,c>, d', ['<a"b,c>', "d"]),
+        ('"<", a, ">"', ['"<"', "a", '">"']),
+        ("1.1 a (x, (y, z), w), 1.1 b", ["1.1 a (x, (y, z), w)", "1.1 b"]),
+        (r"a (b\), c), d", [r"a (b\), c)", "d"]),
+        ('a=("b),c" d, e), f', ['a=("b),c" d, e)', "f"]),
+        ('a <b, "c, d"', ["a <b", '"c, d"']),
+        ('a (b, "c, d"', ["a (b", '"c, d"']),
+        ("a> b, c) d, e", ["a> b", "c) d", "e"]),
     ],
 )
 def test_a_comma_splits_where_it_stands_between_values(value: str, parts: list[str]) -> None:
     assert HTTPHeaderMap([("x", value)])["x"] == [part.encode() for part in parts]
 
 
-@given(st.lists(st.text(alphabet='ab ,"\\é', max_size=30), max_size=5))
+@given(st.lists(st.text(alphabet='ab ,"\\é<>()', max_size=30), max_size=5))
 def test_splitting_loses_nothing_but_blanks(values: list[str]) -> None:
     headers = HTTPHeaderMap([("x", value) for value in values])
     text = ",".join(values).encode()
