@@ -9,12 +9,15 @@ same once more would only be one more name to know.
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from hyperpool import errors
+from hyperpool.protocol.h1_codec import HEAD_TOO_LONG, WRONG_BEGINNING
 
+_OTHER_VERSION = re.compile(WRONG_BEGINNING + r" b['\"](HTTP/(?!1\.)[^ ]+) ").search
 # SSLError fills these in from OpenSSL's queue alone; a fresh instance has none of them.
 _SSL_DETAILS = ("library", "reason", "verify_code", "verify_message")
 
@@ -74,7 +77,14 @@ def _disconnected(error: Any) -> BaseException:
 
 
 def _not_http(error: Any) -> BaseException:
-    return http.client.BadStatusLine(str(error))
+    words = str(error)
+    if HEAD_TOO_LONG in words:
+        made = http.client.LineTooLong("head")
+        made.args = (words,)
+        return made
+    if version := _OTHER_VERSION(words):
+        return http.client.UnknownProtocol(version[1])
+    return http.client.BadStatusLine(words)
 
 
 class Unsendable(http.client.HTTPException, ValueError):

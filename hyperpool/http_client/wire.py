@@ -46,10 +46,10 @@ class Wire:
         ``idle_s`` when the last wire of the route is closed. Raises what the standard library would.
         """
         check_may_wait("connecting")
+        self._timeout_s = _checked(timeout_s)
         self.closed = False
         self._route = route
         self._url = url
-        self._timeout_s = timeout_s
         self._request: Outgoing | None = None
         self._held: list[bytes] = []
         self._fed: FedSource | None = None
@@ -155,8 +155,8 @@ class Wire:
     # -- what else is asked of a socket ----------------------------------------------------------------------------
 
     def settimeout(self, timeout_s: float | None) -> None:
-        """Seconds for each wait of later requests; None waits for ever."""
-        self._timeout_s = timeout_s
+        """Seconds for each wait of later requests; None waits for ever. Raises ValueError for fewer than 0."""
+        self._timeout_s = _checked(timeout_s)
 
     def gettimeout(self) -> float | None:
         """Seconds for each wait."""
@@ -170,7 +170,7 @@ class Wire:
         """Nothing: the connection is shared, and what it needs is set already."""
 
     def getpeername(self) -> tuple[str, int]:
-        """Host and port as they were given; the address is the pool's matter, and may change."""
+        """Host and port as they were given, no address: that is the pool's matter, and may change."""
         return self._route.origin.host, self._route.origin.port
 
     def fileno(self) -> int:
@@ -230,3 +230,9 @@ class Wire:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<Wire {state} {self._route.origin} {getattr(self, 'http_version', 'not connected')}>"
+
+
+def _checked(timeout_s: float | None) -> float | None:
+    if timeout_s is not None and not timeout_s >= 0:
+        raise ValueError(f"a timeout is 0 s or more, or None for ever, not {timeout_s!r}")
+    return timeout_s

@@ -37,6 +37,8 @@ class Draft:
     authority: bytes | None = None
     declared_bytes: int | None = None
     chunked: bool = False
+    te: bool = False
+    names_te: bool = False
     expects_continue: bool = False
 
 
@@ -116,6 +118,7 @@ def _transfer_encoding(draft: Draft, name: bytes, value: bytes) -> None:
 
 def _connection(draft: Draft, name: bytes, value: bytes) -> None:
     for option in value.lower().split(b","):
+        draft.names_te |= option.strip() == b"te"
         if option.strip() not in (b"close", b"keep-alive", b"te", b""):
             what = "only 'close' and 'keep-alive' can be asked for"
             raise refusal(f"header 'Connection': option {short(option)} is not allowed; {what} (RFC 9110 7.6.1)")
@@ -125,8 +128,8 @@ def _connection(draft: Draft, name: bytes, value: bytes) -> None:
 def _te(draft: Draft, name: bytes, value: bytes) -> None:
     if value.lower() != b"trailers":
         raise refusal(f"header 'TE': {short(value)} is not possible; only 'trailers' is (RFC 9113 8.2.2)")
-    # RFC 9110 10.1.4: on HTTP/1.1 it must be named as a connection option; HTTP/2 drops that again.
-    draft.fields += ((name, value), (b"Connection", b"TE"))
+    draft.te = True
+    draft.fields.append((name, value))
 
 
 def _expect(draft: Draft, name: bytes, value: bytes) -> None:

@@ -85,6 +85,9 @@ def prepare_head(
                 rule(draft, spelling, octets)
         if target[:1] not in b"/*":
             _check_host_of_absolute(draft, authority)
+        if draft.te and not draft.names_te:
+            # RFC 9110 10.1.4: on HTTP/1.1 it must be named as a connection option; HTTP/2 drops that again.
+            keep((b"Connection", b"TE"))
         body_bytes = _frame(draft, verb, body_bytes)
     except LocalProtocolError as error:
         error.origin = str(url.origin)

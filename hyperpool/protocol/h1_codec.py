@@ -40,6 +40,9 @@ BULK_BYTES = 64 << 10
 _CONNECTION = frozenset((b"connection", b"upgrade"))
 _BEHIND = "the server sent bytes behind the end of its response (RFC 9112 11.2)"
 _BEGINNING = b"HTTP/1."
+# How two faults begin to be worded: the face of http.client tells them apart by that.
+HEAD_TOO_LONG = "the response head has more than"
+WRONG_BEGINNING = "a response cannot begin with"
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -254,18 +257,16 @@ class H1Codec:
         # Without an end, the last bytes may be all of it but one.
         size = len(self._head) - len(_HEAD_END) + 1 if end < 0 else end
         if size > self._max_header_bytes:
-            raise RemoteProtocolError(f"the response head has more than {self._max_header_bytes:,} bytes")
+            raise RemoteProtocolError(f"{HEAD_TOO_LONG} {self._max_header_bytes:,} bytes")
         head = self._head if end < 0 else self._head[: end + 2]
         if bad := _BARE_LINE_END.search(head, max(0, before - 1)):
             raise RemoteProtocolError(f"{bytes(bad[0])!r} alone ends no line of a response head (RFC 9112 2.2)")
         complete = b"\r\n" in head and self._head.find(b"\r\n", 0, before) < 0
         if not _BEGINNING.startswith(head[: len(_BEGINNING)]) or (complete and not _STATUS_LINE.match(head)):
             line = bytes(head[:40])
-            raise RemoteProtocolError(f"a response cannot begin with {line!r}: is this HTTP/1.1? (RFC 9112 4)")
+            raise RemoteProtocolError(f"{WRONG_BEGINNING} {line!r}: is this HTTP/1.1? (RFC 9112 4)")
         if end >= 0 and head.count(b"\n") > self._max_header_bytes // FIELD_BYTES:
-            raise RemoteProtocolError(
-                f"the response head has more than {self._max_header_bytes // FIELD_BYTES:,} lines"
-            )
+            raise RemoteProtocolError(f"{HEAD_TOO_LONG} {self._max_header_bytes // FIELD_BYTES:,} lines")
         if end >= 0:
             _check_framing(head)
 

@@ -7,6 +7,7 @@ import http.client
 import socket
 import ssl
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from http_client_kit import H1, H1_TLS, H2, Kit, Wire, fetch
 
 from hyperpool import errors, http_client
 from hyperpool.http_client.faults import standard_error
-from hyperpool.testing import Disconnect, Reply, Silence, pattern
+from hyperpool.testing import Disconnect, Reply, ScriptedConnection, Silence, pattern
 from proxy_kit import TunnelProxy
 from stage import WAIT_S
 
@@ -251,6 +252,40 @@ def test_shutting_down_ends_an_upload_that_waits_for_the_server(kit: Kit) -> Non
         connection.request("POST", "/", upload())
     shutting.join()
     server.resume_reading()
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b"HTTP/1.1 200 " + b"x" * 70_000, http.client.LineTooLong),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, http.client.LineTooLong),
+        (b"HTTP/2.0 200 OK", http.client.UnknownProtocol),
+        (b"HTTP/1.1 abc OK", http.client.BadStatusLine),
+        (b"HTTP 200 OK", http.client.BadStatusLine),
+    ],
+    ids=["status line", "header line", "version", "status", "no version"],
+)
+def test_a_head_that_cannot_be_read_has_the_standard_class(kit: Kit, head: bytes, kind: type[BaseException]) -> None:
+    def script(conn: ScriptedConnection) -> None:
+        conn.recv_until(b"\r\n\r\n")
+        with suppress(OSError):
+            conn.send(head + b"\r\n\r\n")
+            conn.drain()
+
+    connection = kit.connection(kit.peer(script, tls=False))
+    connection.request("GET", "/")
+    assert type(raised(kind, errors.RemoteProtocolError, connection.getresponse)) is kind
+
+
+@pytest.mark.parametrize("timeout_s", [-1, float("nan")])
+def test_a_timeout_that_is_none_is_a_value_error(kit: Kit, wire: Wire, timeout_s: float) -> None:
+    server = kit.server(wire)
+    with pytest.raises(ValueError, match="timeout"):
+        kit.connection(server, timeout=timeout_s).connect()
+    connection = kit.connection(server)
+    connection.connect()
+    with pytest.raises(ValueError, match="timeout"):
+        connection.sock.settimeout(timeout_s)
 
 
 def test_shutting_the_sending_side_is_no_news(kit: Kit) -> None:

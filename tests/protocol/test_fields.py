@@ -325,6 +325,16 @@ class TestConnectionFields:
         assert head.fields == ((b"TE", b"Trailers"), (b"Connection", b"TE"))
         assert head_fields_for_h2(head)[4:] == [(b"te", b"Trailers")]
 
+    @pytest.mark.parametrize("order", [1, -1])
+    @pytest.mark.parametrize("options", ["TE", "close, te"])
+    def test_a_caller_who_names_te_as_an_option_is_not_doubled(self, options: str, order: int) -> None:
+        given = [("TE", "trailers"), ("Connection", options)][::order]
+        assert prepare(*given).fields == tuple((name.encode(), value.encode()) for name, value in given)
+
+    def test_another_option_does_not_stand_for_te(self) -> None:
+        head = prepare(("TE", "trailers"), ("Connection", "close"))
+        assert head.fields == ((b"TE", b"trailers"), (b"Connection", b"close"), (b"Connection", b"TE"))
+
     @pytest.mark.parametrize("value", ["gzip", "trailers, gzip", ""])
     def test_transfer_codings_cannot_be_asked_for(self, value: str) -> None:
         assert "header 'TE'" in str(refusal(("TE", value)))
