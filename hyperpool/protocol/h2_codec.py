@@ -24,7 +24,7 @@ from hyperpool.protocol import events as ours
 from hyperpool.protocol.fields import head_fields_for_h2
 from hyperpool.protocol.frame_guard import FrameGuard
 from hyperpool.protocol.frame_log import frame_log
-from hyperpool.protocol.h2_machine import CutShort
+from hyperpool.protocol.h2_machine import WrongLength
 from hyperpool.protocol.h2_quick import QuickMachine
 from hyperpool.protocol.response_fields import parse_status
 
@@ -258,10 +258,13 @@ class H2Codec:
         error = RemoteProtocolError(f"the server broke HTTP/2 on this stream: {error_name(code)} (RFC 9113 5.4.2)")
         events.append(ours.Broken(event.stream_id, error))
 
-    def _on_cut_short(self, event: Any, events: list[ours.Event]) -> None:
-        message = f"{event.received_bytes:,} of the {event.declared_bytes:,} bytes that the server had declared"
-        error = RemoteProtocolError(f"the response ended after {message} (RFC 9113 8.1.1)")
-        events.append(ours.Broken(event.stream_id, error))
+    def _on_wrong_length(self, event: Any, events: list[ours.Event]) -> None:
+        if event.received_bytes < event.declared_bytes:
+            of_all = f"{event.received_bytes:,} of the {event.declared_bytes:,} bytes that the server had declared"
+            message = f"the response ended after {of_all}"
+        else:
+            message = f"the server sent more than the {event.declared_bytes:,} bytes of a body that the head allows"
+        events.append(ours.Broken(event.stream_id, RemoteProtocolError(f"{message} (RFC 9113 8.1.1)")))
 
     def _on_goaway(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.GoAway(event.last_stream_id, int(event.error_code), event.additional_data or b""))
@@ -298,7 +301,7 @@ _TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
     h2.events.DataReceived: H2Codec._on_data,
     h2.events.TrailersReceived: H2Codec._on_trailers,
     h2.events.StreamEnded: H2Codec._on_end,
-    CutShort: H2Codec._on_cut_short,
+    WrongLength: H2Codec._on_wrong_length,
     h2.events.StreamReset: H2Codec._on_reset,
     h2.events.ConnectionTerminated: H2Codec._on_goaway,
     h2.events.RemoteSettingsChanged: H2Codec._on_settings,

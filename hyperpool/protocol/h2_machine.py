@@ -10,7 +10,9 @@ otherwise:
 - What still comes on a stream that we have reset is to be ignored (RFC 9113 5.1), but h2 answers each frame of it with
   one more RST_STREAM: a cancelled download of 1 MiB in flight makes a hundred, and servers count them as an attack
   (CVE-2023-44487). `Machine` sends the first. h2 also ends the connection for an interim head on such a stream.
-- A head or trailers that end a message before its declared length (8.1.1) are a complete response to h2.
+- A body that is not as long as its head declares breaks its own stream (8.1.1, 5.4.2), but h2 ends the connection. A
+  head or trailers that end a message too early are a complete response to it, and of 204 and 304 it awaits the length
+  that another response would have.
 - A push that belongs to a stream that we have reset is refused by h2 and forgotten: its response, in flight already,
   then looks like a request of the server's and ends the connection. `Machine` remembers it.
 - h2 remembers how each of the last 65,536 streams ended: 150 bytes for each, 10 MiB for each busy connection. `Machine`
@@ -75,11 +77,11 @@ class _Decoder(MemoDecoder):
 
 
 @dataclass(slots=True)
-class CutShort(h2.events.Event):
-    """A message has ended with less of a body than its head had declared (RFC 9113 8.1.1)."""
+class WrongLength(h2.events.Event):
+    """A message has ended with less of a body than its head allows, or goes on with more (RFC 9113 8.1.1)."""
 
     stream_id: int
-    declared_bytes: int | None
+    declared_bytes: int
     received_bytes: int
 
 
@@ -182,23 +184,37 @@ class Machine(h2.connection.H2Connection):
         # h2 forgets it when trailers come.
         declared = None if known is None else known._expected_content_length
         frames, heard = super()._receive_headers_frame(frame)
-        if "END_STREAM" in frame.flags and (short := self._cut_short(declared, frame.stream_id, heard[0])):
-            return frames, [short]
-        return frames, heard
-
-    def _cut_short(self, declared: int | None, stream_id: int, first: h2.events.Event) -> CutShort | None:
-        """What h2 sees where DATA ends a message, but not where a head or trailers do: the body is not all there."""
-        stream = self.streams[stream_id]
+        stream, first = self.streams[frame.stream_id], heard[0]
         if isinstance(first, h2.events.ResponseReceived):
-            declared = stream._expected_content_length
             if first.headers[0][1] in (b"204", b"304"):
-                return None  # what these declare is the length that another response would have (RFC 9110 8.6)
+                stream._expected_content_length = 0  # they declare what another response would have (RFC 9110 8.6)
+            declared = stream._expected_content_length
         received = stream._actual_content_length
-        return None if declared in (None, received) else CutShort(stream_id, declared, received)
+        if "END_STREAM" in frame.flags and declared is not None and declared != received:
+            return frames, [WrongLength(frame.stream_id, declared, received)]
+        return frames, heard
 
     def _receive_data_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         self._check_has_a_head(frame)
-        return super()._receive_data_frame(frame)
+        try:
+            return super()._receive_data_frame(frame)
+        except h2.exceptions.InvalidBodyLengthError as error:
+            return [], self._break_stream(frame, error.expected_length, error.actual_length)
+
+    def _break_stream(self, frame: Any, declared: int, received: int) -> list[h2.events.Event]:
+        """What this frame is, whose stream alone is at fault. h2 has taken it out of both windows, and no more."""
+        too_much = received > declared
+        if too_much:
+            # At once: what comes behind it in the same read must find the stream closed.
+            self.reset_stream(frame.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+        else:
+            self.streams[frame.stream_id].state_machine.process_input(h2.stream.StreamInputs.RECV_END_STREAM)
+        piece = h2.events.DataReceived(
+            stream_id=frame.stream_id,
+            data=b"" if too_much else frame.data,
+            flow_controlled_length=frame.flow_controlled_length,
+        )
+        return [piece, WrongLength(frame.stream_id, declared, received)]
 
     def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         self._check_has_a_head(frame)

@@ -47,10 +47,12 @@ _CLOSED = h2.stream.StreamState.CLOSED
 _RECV_END_STREAM = h2.stream.StreamClosedBy.RECV_END_STREAM
 _CLIENT_OPEN = h2.connection.ConnectionState.CLIENT_OPEN
 
-# (status, fields without it, the length that they declare)
+# (status, fields without it, the length that they allow)
 Answer = tuple[int, ours.Fields, "int | None"]
 NOT_PLAIN: Answer = (0, [], None)
 _FINAL_STATUS = re.compile(rb"[2-9][0-9][0-9]").fullmatch
+# What these declare is the length that another response would have (RFC 9113 8.1.1).
+_NO_CONTENT = (b"204", b"304")
 # h2 refuses what is specific to an HTTP/1.1 connection, looks at the value of TE, and moves cookies to the end.
 _NOT_PLAIN_NAMES = CONNECTION_SPECIFIC | {b"te", b"cookie"}
 
@@ -292,6 +294,8 @@ def judged(fields: list[Any]) -> Answer:
             if declared is not None or not LENGTH(value):
                 return NOT_PLAIN
             declared = int(value)
+    if status in _NO_CONTENT:
+        declared = 0
     return int(status), [(name, value) for name, value in rest], declared
 
 

@@ -223,6 +223,14 @@ H2_FAULTS: dict[str, tuple[Script, type[hyperpool.HyperpoolError]]] = {
         frames(lambda c: c.headers(1, [*OK, ("content-length", "5")]), lambda c: c.data(1, b"x", end_stream=True)),
         hyperpool.RemoteProtocolError,
     ),
+    "more body than declared": (
+        frames(lambda c: c.headers(1, [*OK, ("content-length", "1")]), lambda c: c.data(1, b"xy", end_stream=True)),
+        hyperpool.RemoteProtocolError,
+    ),
+    "204 with content": (
+        frames(lambda c: c.headers(1, [(":status", "204")]), lambda c: c.data(1, b"x", end_stream=True)),
+        hyperpool.RemoteProtocolError,
+    ),
     "a push": (frames(raw(frame_head(5, 5, 4, 1) + b"\0\0\0\2\x88")), hyperpool.RemoteProtocolError),
     "a window beyond the maximum": (frames(lambda c: c.window_update(0, 2**31 - 1)), hyperpool.RemoteProtocolError),
     "a PING with a wrong size": (frames(raw(frame_head(3, 6, 0, 0) + b"abc")), hyperpool.RemoteProtocolError),
@@ -319,6 +327,46 @@ def test_a_body_that_ends_with_the_connection_is_complete_without_tls(kit: Kit) 
 
     peer = kit.peer(script, tls=False)
     assert kit.client(H1_PLAIN).get(peer.url()).text == "all of it"
+
+
+LENGTH_5 = [*OK, ("content-length", "5")]
+NOT_MODIFIED = [(":status", "304"), ("content-length", "5")]
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "outcome"),
+    [
+        (NOT_MODIFIED, b"", 304),
+        (NOT_MODIFIED, b"hello", "more than the 0 bytes"),
+        (LENGTH_5, b"four", "4 of the 5 bytes"),
+        (LENGTH_5, b"sixsix", "more than the 5 bytes"),
+    ],
+)
+def test_a_body_of_another_length_harms_no_sibling(kit: Kit, head: Any, body: bytes, outcome: int | str) -> None:
+    """RFC 9113 8.1.1, 5.4.2; the DATA frame that ends the first response is its fault, or none."""
+
+    def script(connection: ScriptedConnection) -> None:
+        from hyperframe.frame import HeadersFrame
+
+        connection.greet()
+        for _ in range(3):
+            connection.wait_frame(HeadersFrame)
+        connection.headers(1, head)
+        connection.data(1, body, end_stream=True)
+        for stream_id in (3, 5):
+            connection.headers(stream_id, OK)
+            connection.data(stream_id, b"good", end_stream=True)
+        connection.drain()
+
+    client = kit.client(H2_TLS, timeout=WAIT_S)
+    peer = kit.peer(script)
+    first, *others = [client.submit("GET", peer.url()) for _ in range(3)]
+    if isinstance(outcome, int):
+        assert (first.result(WAIT_S).status_code, first.result().content) == (outcome, b"")
+    else:
+        assert outcome in str(error_of(first, hyperpool.RemoteProtocolError))
+    assert [other.result(WAIT_S).content for other in others] == [b"good", b"good"]
+    assert peer.connections_accepted == 1
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 5, 8, 11, 13, 0xFF])

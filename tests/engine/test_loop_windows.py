@@ -181,9 +181,32 @@ def broken_by_an_early_end(bench: Bench, peer: H2Peer) -> None:
     bench.run()
 
 
+def broken_by_too_long_a_body(bench: Bench, peer: H2Peer) -> None:
+    call = open_stream(bench, peer)
+    other = bench.submit()
+    bench.run()
+    peer.head(other.stream_id, fields=[("content-length", "30000")])
+    peer.data(other.stream_id, bytes(31_000), pad_bytes=9)
+    peer.data(other.stream_id, bytes(1_000), pad_bytes=9)
+    peer.data(call.stream_id, b"good", end=True)
+    bench.run()
+    assert isinstance(other.error, RemoteProtocolError) and call.read() == b"good"
+
+
+def broken_by_too_short_a_body(bench: Bench, peer: H2Peer) -> None:
+    call = bench.submit()
+    bench.run()
+    peer.head(call.stream_id, fields=[("content-length", "30000")])
+    peer.data(call.stream_id, bytes(20_000), pad_bytes=9, end=True)
+    bench.run()
+    assert isinstance(call.error, RemoteProtocolError) and "20,000 of the 30,000" in str(call.error)
+
+
 @pytest.mark.parametrize(
     "scenario",
     [
+        broken_by_too_long_a_body,
+        broken_by_too_short_a_body,
         cancelled,
         cancelled_with_bytes_in_flight,
         closed_unread,

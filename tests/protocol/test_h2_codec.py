@@ -603,8 +603,8 @@ class TestBrokenPeers:
         """M6."""
         stream_id = pair.request()
         pair.server.send_headers(stream_id, [*OK, (b"content-length", b"5")])
-        pair.to_client(frame(DATA, stream_id, b"abc", flags=END_STREAM))
-        assert isinstance(pair.client.failure, RemoteProtocolError)
+        heard = pair.to_client(frame(DATA, stream_id, b"abc", flags=END_STREAM))
+        assert isinstance(heard[-1], events.Broken) and isinstance(heard[-1].error, RemoteProtocolError)
 
     def test_http1_text_is_refused_from_nine_bytes(self) -> None:
         """F1, T8."""
@@ -823,8 +823,8 @@ class TestPushes:
         wire = pushing.server.data_to_send()
         declared = block(pushing, [*OK, (b"content-length", b"9")])
         pushing.client.receive(wire + frame(HEADERS, 2, declared, flags=END_HEADERS))
-        pushing.client.receive(frame(DATA, 2, flags=END_STREAM))
-        assert (pushing.client.failure is None) is (method == b"HEAD")
+        (*_, end) = pushing.client.receive(frame(DATA, 2, flags=END_STREAM))
+        assert type(end) is (events.End if method == b"HEAD" else events.Broken)
 
     def test_a_promise_may_be_refused_and_what_still_comes_of_it_is_ignored(self, pushing: Pair) -> None:
         stream_id = pushing.request()
@@ -906,8 +906,8 @@ class TestUpgrade:
         pair = self.pair(method)
         pair.server.send_headers(1, [*OK, (b"content-length", b"9")])
         wire = pair.server.data_to_send() + frame(DATA, 1, flags=END_STREAM)
-        pair.client.receive(wire)
-        assert (pair.client.failure is None) is (method == b"HEAD")
+        (*_, end) = pair.client.receive(wire)
+        assert type(end) is (events.End if method == b"HEAD" else events.Broken)
 
     def test_the_preface_follows_with_our_settings_once_more(self) -> None:
         wire = self.pair().client.data_to_send()

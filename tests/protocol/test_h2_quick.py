@@ -45,6 +45,7 @@ HEADS = [
     block((b":status", b"200"), (b"content-length", b"4")),
     block((b":status", b"200"), (b"x", b"y")),
     block((b":status", b"304"), (b"content-length", b"9")),
+    block((b":status", b"204")),
     block((b":status", b"103"), (b"x", b"y")),
     block((b":status", b"2x0")),
     block((b":status", b"200"), (b"X", b"y")),
@@ -323,6 +324,18 @@ def test_what_came_before_is_heard_without_h2() -> None:
     machine.receive_data(b"".join(part[:5] + bytes((0, 0, 0, 3)) + part[9:] for part in answer))
     heard = [ours.Head(3, 200, [(b"content-length", b"4")]), ours.Data(3, b"abcd", 4), ours.End(3)]
     assert machine.heard == heard
+
+
+@pytest.mark.parametrize("status", [b"204", b"304"])
+@pytest.mark.parametrize("flags", [END_HEADERS, WHOLE])
+def test_of_what_has_no_content_none_is_awaited(status: bytes, flags: int) -> None:
+    """RFC 9113 8.1.1; the second of two equal heads is heard without h2."""
+    machine = quick_machine()
+    for stream_id in (1, 3):
+        machine.receive_data(frame(HEADERS, flags, stream_id, block((b":status", status), (b"content-length", b"9"))))
+    if flags == END_HEADERS:
+        machine.receive_data(frame(DATA, END_STREAM, 3))
+    assert machine.heard[-1] == ours.End(3) and 3 not in machine.streams
 
 
 @pytest.mark.parametrize("size", [16_384, 16_385, 40_000])

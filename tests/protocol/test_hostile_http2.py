@@ -519,12 +519,48 @@ def test_odd_but_good_heads_pass(fields: list[tuple[str, str]]) -> None:
     assert (type(heard[0]), heard[-1], failure) == (events.Head, events.End(ASKED), "None")
 
 
-@pytest.mark.parametrize("status", ["204", "304"])
+# How a message ends that has no content: none of these is any.
+ENDS: dict[str, bytes] = {
+    "empty DATA": frame(DATA, ASKED, flags=END_STREAM),
+    "padding alone": frame(DATA, ASKED, b"\x03\0\0\0", flags=END_STREAM | PADDED),
+    "empty DATA, then empty DATA": frame(DATA, ASKED) + frame(DATA, ASKED, flags=END_STREAM),
+    "trailers": head([("x", "1")], flags=END_HEADERS | END_STREAM),
+}
+NO_CONTENT = pytest.mark.parametrize("status", ["204", "304"])
+
+
+@NO_CONTENT
 def test_a_response_that_has_no_content_may_declare_some(status: str) -> None:
     """RFC 9113 8.1.1, RFC 9110 8.6."""
     wire = head([(":status", status), ("content-length", "5")], flags=END_HEADERS | END_STREAM)
     heard, failure, _ = outcome(session(), wire)
     assert (heard[0].status, heard[1], failure) == (int(status), events.End(ASKED), "None")
+
+
+@NO_CONTENT
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_it_may_end_with_a_frame_of_its_own(status: str, end: str, by_bytes: bool) -> None:
+    """RFC 9113 8.1.1: no content follows what it declares, and that is no fault."""
+    wire = head([(":status", status), ("content-length", "5")]) + ENDS[end]
+    heard, failure, said = outcome(session(), wire, by_bytes=by_bytes)
+    assert (heard[0].status, heard[-1], failure, said) == (int(status), events.End(ASKED), "None", b"")
+
+
+@NO_CONTENT
+@pytest.mark.parametrize("declared", [[], [("content-length", "5")], [("content-length", "0")]])
+@pytest.mark.parametrize("flags", [0, END_STREAM])
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_a_response_that_may_have_no_content_brings_none(
+    status: str, declared: list[tuple[str, str]], flags: int, by_bytes: bool
+) -> None:
+    """RFC 9113 8.1.1, RFC 9110 15.3.5, 15.4.5."""
+    codec = session()
+    wire = head([(":status", status), *declared]) + frame(DATA, ASKED, b"hello", flags=flags)
+    heard, failure, said = outcome(codec, wire, by_bytes=by_bytes)
+    assert heard[1:-1] == [events.Data(ASKED, b"", 5)] and failure == "None"
+    assert heard[-1][0] == ASKED and "more than the 0 bytes" in heard[-1][1]
+    assert resets(said) == [(ASKED, PROTOCOL_ERROR)]
 
 
 def test_an_answer_to_head_may_declare_any_length() -> None:
@@ -542,6 +578,56 @@ def test_a_message_that_is_cut_short_says_how_much_is_missing_and_leaves_the_oth
     assert (failure, [stream for stream, _ in heard]) == ("None", [UPLOADING])
     assert "0 of the 5,000 bytes" in heard[0][1]
     assert outcome(codec, GOOD_ANSWER)[0] == ALL_OF_IT
+
+
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_a_body_that_data_ends_too_early_leaves_the_others_alone(by_bytes: bool) -> None:
+    """M6; RFC 9113 8.1.1, 5.4.2: it gives what has come."""
+    codec = session()
+    body = frame(DATA, ASKED, b"ab") + frame(DATA, ASKED, b"\1c\0", flags=END_STREAM | PADDED)
+    other = head(OK, UPLOADING) + frame(DATA, UPLOADING, b"good", flags=END_STREAM)
+    heard, failure, said = outcome(codec, head([*OK, ("content-length", "5")]) + body + other, by_bytes=by_bytes)
+    assert heard[1:3] == [events.Data(ASKED, b"ab", 2), events.Data(ASKED, b"c", 3)]
+    assert heard[3][0] == ASKED and "3 of the 5 bytes" in heard[3][1]
+    assert heard[4:] == [events.Head(UPLOADING, 200, []), events.Data(UPLOADING, b"good", 4), events.End(UPLOADING)]
+    assert (failure, said) == ("None", b"")
+
+
+def test_a_body_that_ends_too_early_is_reset_where_we_still_send() -> None:
+    """RFC 9113 5.4.2."""
+    codec = session()
+    wire = head([*OK, ("content-length", "5")], UPLOADING) + frame(DATA, UPLOADING, b"abc", flags=END_STREAM)
+    heard, failure, said = outcome(codec, wire)
+    assert (heard[-1][0], failure, said) == (UPLOADING, "None", b"")
+    codec.reset(UPLOADING, PROTOCOL_ERROR)  # the engine's answer to what is broken
+    assert resets(codec.data_to_send()) == [(UPLOADING, PROTOCOL_ERROR)]
+
+
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_a_body_that_is_too_long_is_reset_once_and_what_follows_is_ignored(by_bytes: bool) -> None:
+    """M6; RFC 9113 8.1.1, 5.4.2, 5.1: DATA, an end and trailers that are in flight."""
+    late = frame(DATA, ASKED, b"more") + frame(DATA, ASKED, b"end", flags=END_STREAM)
+    late += head([("x", "1")], flags=END_HEADERS | END_STREAM) + frame(RST_STREAM, ASKED, u32(0))
+    other = head(OK, UPLOADING) + frame(DATA, UPLOADING, b"good", flags=END_STREAM)
+    wire = head([*OK, ("content-length", "2")]) + frame(DATA, ASKED, b"ab") + frame(DATA, ASKED, b"c") + late + other
+    heard, failure, said = outcome(session(), wire, by_bytes=by_bytes)
+    assert heard[1:3] == [events.Data(ASKED, b"ab", 2), events.Data(ASKED, b"", 1)]
+    assert heard[3][0] == ASKED and "more than the 2 bytes" in heard[3][1]
+    assert heard[4:] == [events.Head(UPLOADING, 200, []), events.Data(UPLOADING, b"good", 4), events.End(UPLOADING)]
+    assert (failure, resets(said)) == ("None", [(ASKED, PROTOCOL_ERROR)])
+
+
+def test_a_body_that_is_too_long_costs_the_connection_no_credit() -> None:
+    """L7: of ours to give back is what was heard, and what h2 ignores it gives back itself."""
+    codec = session()
+    windows = codec._machine._inbound_flow_control_window_manager
+    before = windows.current_window_size
+    late = b"".join(frame(DATA, ASKED, bytes(1_000)) for _ in range(4))
+    too_long = head([*OK, ("content-length", "5")]) + frame(DATA, ASKED, b"\1abcdef\0", flags=PADDED)
+    heard, _, _ = outcome(codec, too_long + late)
+    ours = sum(event.flow_bytes for event in heard if isinstance(event, events.Data))
+    assert (ours, windows._bytes_processed) == (8, 4_000)
+    assert windows.current_window_size + ours + windows._bytes_processed == before
 
 
 @pytest.mark.parametrize("length", ["1000000000000000000", "9" * 30])
