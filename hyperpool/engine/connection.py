@@ -298,7 +298,7 @@ def may_resend(exchange: Exchange) -> bool:
 
 
 def may_repeat(exchange: Exchange) -> bool:
-    """Whether an exchange that a reused connection lost without an answer can go out again, once.
+    """Whether an exchange that a reused connection lost without a byte of an answer can go out again, once.
 
     RFC 9112 9.3.1 and RFC 9110 9.2.2: the server may have closed just as the request left; repeating is safe for
     idempotent methods.

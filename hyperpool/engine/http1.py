@@ -265,9 +265,11 @@ class Http1Connection(Connection):
         """The connection is gone; a kept-alive one may have been closed just as the request left (RFC 9112 9.3.1)."""
         self._exchange = None
         self._expectations.forget(exchange)
-        if self._used and isinstance(error, ConnectionLost) and forwards(self.route):
+        # Who has begun to answer had the request, and may have acted on it (L9).
+        stale = self._used and isinstance(error, ConnectionLost) and self._h1.unanswered
+        if stale and forwards(self.route):
             self.host.closes_unannounced = True
-        if self._used and isinstance(error, ConnectionLost) and may_repeat(exchange):
+        if stale and may_repeat(exchange):
             self.host.requeue(exchange, "the kept-alive connection was closed", refused=False)
         else:
             self._end_unless_unwritten(exchange, error, self._begins_at_bytes)

@@ -162,6 +162,11 @@ class H1Codec:
             done = self._machine.our_state is h11.DONE and self._machine.their_state is h11.DONE
         return done and not self.failure and not self._ended
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether not a byte has come of what answers the request under way, an interim head included."""
+        return self._busy and self._head is not None and not self._head and not self._interim
+
     # -- what we receive -------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[ours.Event]:
@@ -365,8 +370,10 @@ class H1Codec:
         return events
 
     def _where(self) -> str:
+        if self._head:
+            return f"after {len(self._head):,} bytes of a response head"
         if self._head is not None:
-            return f"after {len(self._head):,} bytes of a response head" if self._head else "before its response head"
+            return "after an interim response" if self._interim else "before its response head"
         if self._length_bytes is None:
             return f"after {self._body_bytes:,} bytes of a chunked body"
         return f"after {self._body_bytes:,} of the {self._length_bytes:,} bytes of the body"

@@ -233,6 +233,32 @@ def test_a_lost_request_is_sent_as_often_as_the_rules_say(kit: Kit, fault: str, 
         assert got.processed == rule.processed
 
 
+@pytest.mark.parametrize(
+    "beginning", [b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 103 Early Hints\r\n\r\n"]
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_delete_whose_answer_has_begun_is_executed_once(kit: Kit, beginning: bytes, stream: bool) -> None:
+    """T5: a part of a head is a byte of the answer, and so is an interim head."""
+    ledger = Ledger()
+
+    def script(connection: ScriptedConnection) -> None:
+        if connection.number == 1:
+            read_h1_request(connection, ledger)
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+            read_h1_request(connection, ledger)
+            connection.send(beginning)
+            connection.cut()
+        until_it_leaves(answer_h1, connection, ledger)
+
+    peer = kit.peer(script, tls=False)
+    client = kit.client(http1=True, http2=False, timeout=WAIT_S)
+    assert client.get(peer.url("/warm")).content == b"done"
+    error = client.submit("DELETE", peer.url("/lost"), stream=stream).exception(WAIT_S)
+    assert (type(error), error.processed) == (hyperpool.ConnectionLost, "maybe")
+    assert client.get(peer.url("/next")).content == b"done"
+    assert ledger.whole == ["/warm", "/lost", "/next"]
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", FAULTS)

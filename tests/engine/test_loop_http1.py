@@ -310,6 +310,51 @@ def test_a_post_that_a_kept_alive_connection_lost_may_have_been_processed(bench:
     assert bench.dialer.started == 1
 
 
+# What of an answer proves that the server had the request.
+BEGINNINGS = {
+    "a byte": b"H",
+    "a part of a status line": b"HTTP/1.1 20",
+    "a part of a head": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "an interim head": b"HTTP/1.1 103 Early Hints\r\n\r\n",
+    "an interim head and a part of a head": b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 2",
+}
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_is_not_resent_after_the_first_byte_of_its_answer(bench: Bench, beginning: str, stream: bool) -> None:
+    # T5, L9; RFC 9112 9.3.1
+    peer = bench.open_h1()
+    busy(bench, peer)
+    call = bench.submit("/once", method="DELETE", stream=stream)
+    bench.run()
+    peer.send(BEGINNINGS[beginning])
+    bench.run()
+    peer.close()
+    bench.run()
+    assert isinstance(call.error, ConnectionLost) and call.error.processed == "maybe"
+    assert (bench.dialer.started, peer.paths.count("/once"), bench.loop.stats.resent) == (1, 1, 0)
+
+
+def test_bytes_of_the_answer_before_are_none_of_this_one(bench: Bench) -> None:
+    # T5: an interim head, and a body that came in two pieces.
+    peer, first = bench.open_h1(), bench.submit()
+    bench.run()
+    peer.send(BEGINNINGS["an interim head"] + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbo")
+    bench.run()
+    peer.send(b"dy")
+    bench.run()
+    assert first.response.content == b"body"
+    call = bench.submit("/stale", method="DELETE")
+    bench.run()
+    peer.close()
+    bench.run()
+    second = bench.connect_h1()
+    second.answers = True
+    bench.run()
+    assert call.response.content == b"/stale"
+
+
 def test_a_request_that_a_fresh_connection_lost_is_not_resent(bench: Bench) -> None:
     peer, call = bench.open_h1(), bench.submit()
     bench.run()

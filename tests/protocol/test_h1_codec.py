@@ -452,7 +452,7 @@ class TestEnds:
             (b"", "before its response head"),
             (b"HT", "after 2 bytes of a response head"),
             (OK + b"Content-Length: 3\r\n", "after 36 bytes of a response head"),
-            (b"HTTP/1.1 100 Continue\r\n\r\n", "before its response head"),
+            (b"HTTP/1.1 100 Continue\r\n\r\n", "after an interim response"),
             (LENGTH_3[:-3], "after 0 of the 3 bytes of the body"),
             (LENGTH_3[:-1], "after 2 of the 3 bytes of the body"),
             (CHUNKED, "after 0 bytes of a chunked body"),
@@ -479,6 +479,25 @@ class TestEnds:
         codec.receive(LENGTH_3[:-1])
         codec.receive_eof()
         assert "after 2 of the 3 bytes" in str(codec.failure)
+
+    @pytest.mark.parametrize("told", [False, True])
+    @pytest.mark.parametrize("answer", [b"H", b"HTTP/1.1 103 Hints\r\n\r\n", LENGTH_3[:-1]])
+    def test_the_first_byte_of_an_answer_is_remembered(self, told: bool, answer: bytes) -> None:
+        """T5: an interim head is one as well. ``told``: h11 has an exchange behind it."""
+        codec = asked()
+        if told:
+            codec.receive(LENGTH_3)
+            codec.open(head(), end=True)
+        assert codec.unanswered
+        codec.receive(answer)
+        assert not codec.unanswered
+
+    def test_the_bytes_of_an_earlier_answer_are_none_of_the_next_one(self) -> None:
+        codec = asked()
+        codec.receive(b"HTTP/1.1 103 Hints\r\n\r\n" + LENGTH_3)
+        assert not codec.unanswered
+        codec.open(head(), end=True)
+        assert codec.unanswered
 
     def test_the_end_of_an_idle_connection_is_no_failure(self) -> None:
         codec = asked()
