@@ -126,7 +126,7 @@ class Streams:
         resent = exchange.state is State.OPEN and not exchange.pushed
         if event.code == h2_codec.REFUSED_STREAM and resent:
             self._not_processed(exchange, "REFUSED_STREAM", refused=True)
-        elif event.code == h2_codec.HTTP_1_1_REQUIRED and resent and self._may_speak_http1:
+        elif event.code == h2_codec.HTTP_1_1_REQUIRED and resent and self.may_speak_http1:
             self._host.speak_http1()
             self._not_processed(exchange, "HTTP_1_1_REQUIRED", refused=True)
         else:
@@ -136,7 +136,7 @@ class Streams:
             self._fail(exchange, StreamReset(message, code=event.code, **exchange.where()))
 
     @property
-    def _may_speak_http1(self) -> bool:
+    def may_speak_http1(self) -> bool:
         """Whether ALPN could have chosen HTTP/1.1, and may do so next time."""
         return self._route.http1 and not self._route.force_http2 and self._route.origin.scheme == "https"
 

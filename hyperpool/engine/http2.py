@@ -212,6 +212,8 @@ class Http2Connection(Connection):
         calm = event.code == h2_codec.ENHANCE_YOUR_CALM
         if calm:
             self.host.calm_down()
+        if event.code == h2_codec.HTTP_1_1_REQUIRED and self._streams.may_speak_http1:
+            self.host.speak_http1()
         # A server that retires connections (nginx's keepalive_requests) has served others first: that a queue moves on
         # by a few at a time is no refusal of those at its end.
         refused = calm or event.last_stream_id == 0

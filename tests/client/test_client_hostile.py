@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from client_support import H1_PLAIN, H2_TLS, Kit, raised
+from hyperframe.frame import HeadersFrame
 
 import hyperpool
 from hyperpool.testing import Reply, Reset, ScriptedConnection, pattern
@@ -91,6 +92,26 @@ def test_a_server_that_wants_http1_gets_it(kit: Kit) -> None:
     answers = [client.get(server.url("/")) for _ in range(3)]
     assert [(answer.text, answer.http_version) for answer in answers] == [("here", "HTTP/1.1")] * 3
     assert [len(answer.retries) for answer in answers] == [1, 0, 0]
+
+
+def test_a_server_that_wants_http1_may_say_so_by_goaway(kit: Kit) -> None:
+    """F30."""
+
+    def script(connection: ScriptedConnection) -> None:
+        if connection.sock.selected_alpn_protocol() == "http/1.1":
+            connection.recv_until(b"\r\n\r\n")
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere")
+        else:
+            connection.greet()
+            connection.wait_frame(HeadersFrame)
+            connection.goaway(0, HTTP_1_1_REQUIRED)
+        connection.drain()
+
+    peer = kit.peer(script, alpn=("h2", "http/1.1"))
+    client = kit.client(H2_TLS, verify=AUTHORITY.ca_pem, http1=True, http2=True, timeout=WAIT_S)
+    answer = client.post(peer.url("/"), content=b"x")
+    assert (answer.text, answer.http_version, len(answer.retries)) == ("here", "HTTP/1.1", 1)
+    assert peer.connections_accepted == 2
 
 
 def test_a_client_of_http2_alone_is_told_so(kit: Kit) -> None:

@@ -181,6 +181,36 @@ class TestHttp11Required:
         assert [call.response.content for call in (running, refused, later)] == [b"here", b"/refused", b"/later"]
         assert first.paths == ["/refused", "/running"]
 
+    @pytest.mark.parametrize("last_id", [0, 1])
+    def test_a_goaway_may_say_so_as_well(self, bench: Bench, last_id: int) -> None:
+        """What it leaves to HTTP/2 finishes there."""
+        first = bench.open_h2()
+        calls = [bench.submit("/one", content=b"post"), bench.submit("/two", content=b"post")]
+        bench.run()
+        first.go_away(last_id, HTTP_1_1_REQUIRED)
+        bench.run()
+        assert bench.dialer.http1_alone
+        if last_id:
+            first.respond(1, body=b"/one")
+        while bench.dialer.pending:
+            bench.connect_h1().answers = True
+            bench.run()
+        assert [call.response.content for call in calls] == [b"/one", b"/two"]
+        versions = ["HTTP/2" if last_id else "HTTP/1.1", "HTTP/1.1"]
+        assert [call.response.http_version for call in calls] == versions
+        assert [resend.reason for resend in calls[1].exchange.resends] == ["GOAWAY HTTP_1_1_REQUIRED"]
+
+    def test_a_goaway_changes_nothing_where_http1_is_not_wanted(self, make_bench: MakeBench) -> None:
+        bench = make_bench(route={"http1": False})
+        first, call = bench.open_h2(), bench.submit()
+        bench.run()
+        first.go_away(0, HTTP_1_1_REQUIRED)
+        bench.run()
+        assert not bench.dialer.http1_alone
+        bench.connect_h2().answers = True
+        bench.run()
+        assert call.response.http_version == "HTTP/2"
+
     def test_a_body_that_cannot_be_replayed_is_not(self, bench: Bench) -> None:
         first, body = bench.open_h2(), HandFed()
         call = bench.submit(source=body)
