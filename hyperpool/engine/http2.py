@@ -196,12 +196,13 @@ class Http2Connection(Connection):
         stream = self._streams.open.get(event.stream_id)
         if stream is None:
             return
-        stream.exchange.deadlines.touched_at = self.host.now
         stream.ledger.receive(event.flow_bytes)
-        # Padding is nobody's to read, so it is consumed here (RFC 9113 6.1).
+        # Padding is nobody's to read, so it is consumed here (RFC 9113 6.1). It is no progress either.
         consumed = event.flow_bytes
-        if event.data and not self._feed(stream.exchange, event.data):
-            consumed -= len(event.data)
+        if event.data:
+            stream.exchange.deadlines.touched_at = self.host.now
+            if not self._feed(stream.exchange, event.data):
+                consumed -= len(event.data)
         stream.ledger.consume(consumed)
         if (failed := self._windows.grant(stream, self.host.now)) is not None:
             self._streams.break_off(stream, failed)

@@ -108,6 +108,36 @@ def test_read_runs_from_the_last_sign_of_life_of_the_answer(bench: Bench) -> Non
     assert call.error.processed == "maybe" and peer.seen[1].reset_code == CANCEL
 
 
+@pytest.mark.parametrize("pad_bytes", [0, 9])
+@pytest.mark.parametrize("together", [False, True])
+def test_data_without_bytes_of_the_body_is_no_progress(bench: Bench, pad_bytes: int, together: bool) -> None:
+    # A5, T3: empty, or padding alone; one frame, or a run of them in one read.
+    peer, call = bench.open_h2(), bench.submit(timeout=only(read=5))
+    bench.run()
+    peer.head(1)
+    peer.data(1, b"drop")
+    bench.run()
+    bench.advance(4)
+    for _ in range(3 if together else 1):
+        peer.data(1, pad_bytes=pad_bytes)
+    bench.run()
+    bench.advance(1)
+    assert_timed_out(call, errors.ReadTimeout, read=5.0)
+
+
+def test_chunk_lines_without_an_end_are_no_progress(bench: Bench) -> None:
+    # T3: over HTTP/1.1
+    peer, call = bench.open_h1(), bench.submit(timeout=only(read=5))
+    bench.run()
+    peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndrop\r\n")
+    bench.run()
+    bench.advance(4)
+    peer.send(b"4;a=b")
+    bench.run()
+    bench.advance(1)
+    assert_timed_out(call, errors.ReadTimeout, read=5.0)
+
+
 def test_read_begins_when_the_body_is_sent_and_is_on_time_though_write_is_longer(bench: Bench) -> None:
     bench.open_h2()
     call = bench.submit(content=b"sent at once", timeout=only(write=100, read=5))
