@@ -42,9 +42,14 @@ class ChunkGuard:
         self._limit_bytes = self._room_bytes = MAX_CHUNK_LINE_BYTES
         self._max_trailer_bytes = max_trailer_bytes
 
-    def admit(self, data: bytes) -> tuple[int, RemoteProtocolError | None]:
-        """How many of these bytes h11 may see: all of them, or those before the line that is at fault."""
-        at = 0
+    def admit(self, data: bytes) -> tuple[bytes, RemoteProtocolError | None]:
+        """What h11 may see of these bytes: all of them, or those before the line that is at fault.
+
+        It sees a line when all of it is here, and none of its extensions (RFC 9112 7.1.1): they mean nothing to us, and
+        h11 takes no blanks before the first of them, which a recipient has to take (RFC 9110 5.6.3).
+        """
+        at = begin = 0
+        seen: list[bytes] = []
         while at < len(data) and not self._over:
             skipped = min(self._skip_bytes, len(data) - at)
             self._skip_bytes -= skipped
@@ -52,42 +57,48 @@ class ChunkGuard:
             if self._skip_bytes or at == len(data):
                 break
             end = data.find(b"\n", at) + 1 or len(data)
-            fault = self._take(data[at:end])
-            if fault is not None:
-                return at, fault
+            piece = data[at:end]
+            try:
+                line = self._take(piece)
+            except RemoteProtocolError as fault:
+                return b"".join([*seen, data[begin:at]]), fault
+            if line != piece:
+                seen += (data[begin:at], line)
+                begin = end
             at = end
         # Behind the end of the body the bytes are somebody else's; h11 stops there, and its codec sees them.
-        return len(data), None
+        return b"".join([*seen, data[begin:]]) if seen else data, None
 
-    def _take(self, piece: bytes) -> RemoteProtocolError | None:
-        """A line, or a part of one."""
+    def _take(self, piece: bytes) -> bytes:
+        """A line, or a part of one; what h11 is to see of it now."""
         self._room_bytes -= len(piece)
         if self._room_bytes < 0:
             what = "trailer section" if self._in_trailers else "chunk line"
-            return RemoteProtocolError(f"a {what} of more than {self._limit_bytes:,} bytes (RFC 9112 7.1.1, 7.1.2)")
-        self._line += piece
+            raise RemoteProtocolError(f"a {what} of more than {self._limit_bytes:,} bytes (RFC 9112 7.1.1, 7.1.2)")
         if not piece.endswith(b"\n"):
-            return None
-        line = bytes(self._line)
-        self._line.clear()
-        return self._judge_trailer(line) if self._in_trailers else self._judge_chunk_line(line)
+            self._line += piece
+            return b""
+        if self._line:
+            piece = bytes(self._line) + piece
+            self._line.clear()
+        return self._judge_trailer(piece) if self._in_trailers else self._judge_chunk_line(piece)
 
-    def _judge_trailer(self, line: bytes) -> RemoteProtocolError | None:
+    def _judge_trailer(self, line: bytes) -> bytes:
         if not line.endswith(b"\r\n"):
-            return RemoteProtocolError(f"a trailer line that ends without CR: {line[:40]!r} (RFC 9112 2.2)")
+            raise RemoteProtocolError(f"a trailer line that ends without CR: {line[:40]!r} (RFC 9112 2.2)")
         if _FRAMING.match(line):
-            return RemoteProtocolError(f"a trailer cannot frame its message: {line[:40]!r} (RFC 9110 6.5.1)")
+            raise RemoteProtocolError(f"a trailer cannot frame its message: {line[:40]!r} (RFC 9110 6.5.1)")
         self._over = line == b"\r\n"
-        return None
+        return line
 
-    def _judge_chunk_line(self, line: bytes) -> RemoteProtocolError | None:
+    def _judge_chunk_line(self, line: bytes) -> bytes:
         found = _CHUNK_LINE.fullmatch(line)
         if found is None:
-            return RemoteProtocolError(f"a chunk cannot begin with {line[:40]!r} (RFC 9112 7.1)")
+            raise RemoteProtocolError(f"a chunk cannot begin with {line[:40]!r} (RFC 9112 7.1)")
         chunk_bytes = int(found[1], 16)
         self._in_trailers = not chunk_bytes
         # The CRLF behind the data is skipped with it: h11 looks at that one closely.
         self._skip_bytes = chunk_bytes + 2 if chunk_bytes else 0
         self._limit_bytes = MAX_CHUNK_LINE_BYTES if chunk_bytes else self._max_trailer_bytes
         self._room_bytes = self._limit_bytes
-        return None
+        return found[1] + b"\r\n" if b";" in line else line

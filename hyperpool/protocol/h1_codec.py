@@ -248,7 +248,7 @@ class H1Codec:
         admitted, fault = self._chunks.admit(data)
         # What stands before the fault is good, and its events come first. Nothing (b"") would be the end to h11.
         if admitted:
-            self._feed(data[:admitted], events)
+            self._feed(admitted, events)
         if fault is not None:
             raise fault
 

@@ -116,6 +116,7 @@ MEANS: dict[str, tuple[bytes, bytes, bytes, bool]] = {
     "9112-6.3 a length": (b"GET", OK + b"Content-Length: 3\r\n\r\nabc", b"abc", True),
     "9112-7.1 hexadecimal in both cases": (b"GET", CHUNKED + b"00000A\r\n0123456789\r\n" + LAST, b"0123456789", True),
     "9112-7.1.1 extensions that nobody knows": (b"GET", CHUNKED + b"3;x=y\r\nabc\r\n0;z\r\n\r\n", b"abc", True),
+    "9110-5.6.3 blanks before extensions": (b"GET", CHUNKED + b"3 ; x = y\r\nabc\r\n0 ;z\r\n\r\n", b"abc", True),
     "9112-2.3 HTTP/1.0 is not kept": (b"GET", b"HTTP/1.0 200 X\r\nContent-Length: 3\r\n\r\nabc", b"abc", False),
     "9112-9.6 close is obeyed": (b"GET", OK + b"Connection: close\r\nContent-Length: 3\r\n\r\nabc", b"abc", False),
     "9112-9.6 close among others": (
