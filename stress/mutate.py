@@ -40,6 +40,7 @@ _TESTS = {
     "h2_codec": _MACHINE,
     "chunk_guard": _HTTP1,
     "h1_codec": _HTTP1,
+    "h1_head": _HTTP1,
     "content": _CONTENT,
     "fields": _FIELDS,
     "field_rules": _FIELDS,
@@ -142,14 +143,14 @@ MUTANTS = (
     Mutant("chunk_guard", "16 digits", "{1,16}", "{1,99}"),
     Mutant("chunk_guard", "the grammar of extensions", '(?:" + _EXTENSION + rb")*', "(?:;.*)?"),
     Mutant(
-        "h1_codec", "bare line ends", "if bad := _BARE_LINE_END.search(head, max(0, before - 1)):", "if bad := None:"
+        "h1_head", "bare line ends", "if bad := _BARE_LINE_END.search(head, max(0, before - 1)):", "if bad := None:"
     ),
-    Mutant("h1_codec", "the status line", "or (complete and not _STATUS_LINE.match(head)):", "or False:"),
-    Mutant("h1_codec", "the size of a head", "        if size > self._max_header_bytes:", "        if False:"),
-    Mutant("h1_codec", "lines of a head", "if end >= 0 and head.count(b", "if False and head.count(b"),
-    Mutant("h1_codec", "a coding beside a length", "if codings and (lengths or head", "if False and (lengths or head"),
-    Mutant("h1_codec", "folded framing", "if any(fold for _, fold in codings + lengths):", "if False:"),
-    Mutant("h1_codec", "one length", "if len(lengths) > 1 or not all(", "if not all("),
+    Mutant("h1_head", "the status line", "or (complete and not _STATUS_LINE.match(head)):", "or False:"),
+    Mutant("h1_head", "the size of a head", "    if size > max_bytes:", "    if False:"),
+    Mutant("h1_head", "lines of a head", "if end >= 0 and head.count(b", "if False and head.count(b"),
+    Mutant("h1_head", "a coding beside a length", "if codings and (lengths or head", "if False and (lengths or head"),
+    Mutant("h1_head", "folded framing", "if any(fold for _, fold in codings + lengths):", "if False:"),
+    Mutant("h1_head", "one length", "if len(lengths) > 1 or not all(", "if not all("),
     Mutant("h1_codec", "interim heads", "if self._interim > MAX_INTERIM:", "if False:"),
     Mutant("h1_codec", "bytes behind the end", "if self._machine.trailing_data[0]:", "if False:"),
     Mutant(

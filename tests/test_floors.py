@@ -40,7 +40,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
         ),
         ("protocol.tls", "protocol.h2_machine"),
         ("protocol.h2_quick",),
-        ("protocol.h2_codec", "protocol.chunk_guard"),
+        ("protocol.h2_codec", "protocol.chunk_guard", "protocol.h1_head"),
         ("protocol.h1_codec",),
     ],
     "F1 handoff": [

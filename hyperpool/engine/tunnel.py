@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from hyperpool.engine.resolve import ascii_name
 from hyperpool.engine.socks import Socks
-from hyperpool.errors import HyperpoolError, LocalProtocolError, ProxyError
+from hyperpool.errors import HyperpoolError, LocalProtocolError, ProxyError, RemoteProtocolError
 from hyperpool.protocol.events import MAX_INTERIM
 from hyperpool.protocol.fields import proxy_fields
+from hyperpool.protocol.h1_head import HEAD_END, check_head
 from hyperpool.proxies import forwards
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Connect:
         self._onward = onward
         self._origin = origin
         self._machine = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_ANSWER_BYTES)
-        self._interim = 0
+        self._interim = self._judged_bytes = 0
+        self._unread = bytearray()
         self._ended = False
         self._outgoing = self._request()
 
@@ -92,26 +94,39 @@ class Connect:
 
     def feed(self, ciphertext: bytes) -> None:
         """Take bytes of the proxy."""
-        self._machine.receive_data(ciphertext)
+        self._unread += ciphertext
 
     def feed_eof(self) -> None:
         """The proxy closed."""
         self._ended = True
-        self._machine.receive_data(b"")
 
     def handshake(self) -> bool:
         """Whether the tunnel stands. Raises ProxyError with the proxy's ``status`` where it is refused."""
         import h11
 
         try:
-            while (event := self._machine.next_event()) is not h11.NEED_DATA:
+            while head := self._take_head():
+                self._machine.receive_data(head)
+                event = self._machine.next_event()
                 if isinstance(event, h11.Response):
                     return self._judge(event)
                 self._count_interim()
-        except h11.RemoteProtocolError as error:
-            words = "closed the connection" if self._ended else f"gave no answer of HTTP/1.1 ({error})"
-            raise self._refused(f"{words} when asked for a tunnel") from error
+        except (RemoteProtocolError, h11.RemoteProtocolError) as error:
+            raise self._refused(f"gave no answer of HTTP/1.1 ({error}) when asked for a tunnel") from error
+        if self._ended:
+            raise self._refused("closed the connection when asked for a tunnel")
         return False
+
+    def _take_head(self) -> bytes:
+        """The next head, once all of it is here and judged; b"" until then."""
+        end = self._unread.find(HEAD_END, max(0, self._judged_bytes - len(HEAD_END) + 1))
+        check_head(self._unread, end, self._judged_bytes, max_bytes=MAX_ANSWER_BYTES, framed=False)
+        if end < 0:
+            self._judged_bytes = len(self._unread)
+            return b""
+        size = end + len(HEAD_END)
+        head, self._unread, self._judged_bytes = bytes(self._unread[:size]), self._unread[size:], 0
+        return head
 
     def _count_interim(self) -> None:
         self._interim += 1
@@ -124,8 +139,8 @@ class Connect:
             # tinyproxy says 401 for credentials that it does not know.
             hint = self._hint() if status in (401, 407) else ""
             raise self._refused(f"refused the tunnel with {status} {reason}".rstrip() + hint, status)
-        if rest := self._machine.trailing_data[0]:
-            self._onward(rest)
+        if self._unread:
+            self._onward(bytes(self._unread))
         return True
 
     def _hint(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hyperpool import errors
-from hyperpool.protocol.h1_codec import HEAD_TOO_LONG, WRONG_BEGINNING
+from hyperpool.protocol.h1_head import HEAD_TOO_LONG, WRONG_BEGINNING
 
 _OTHER_VERSION = re.compile(WRONG_BEGINNING + r" b['\"](HTTP/(?!1\.)[^ ]+) ").search
 # SSLError fills these in from OpenSSL's queue alone; a fresh instance has none of them.

@@ -1,8 +1,8 @@
 """HTTP/1.1 as bytes: h11's machine with our events around it. No socket, no thread, no clock.
 
 h11 is the machine. Where it is lenient (RFC 9112 2.2 to 7.1 allow a recipient to be, and response splitting lives in
-that room), heads are judged here and the lines of chunked bodies by `ChunkGuard`, before h11 sees them. Exchanges are
-numbered 1, 2, 3, … in place of stream ids.
+that room), heads are judged by `check_head` and the lines of chunked bodies by `ChunkGuard`, before h11 sees them.
+Exchanges are numbered 1, 2, 3, … in place of stream ids.
 
 Plain exchanges are spared the machine, which costs more than all the rest of a small one (docs/performance.md): a
 request without a body is written as h11 would write it, and h11 is told of it only when something comes back that it
@@ -12,7 +12,6 @@ behind a head that h11 has just judged is counted here as well: h11 then forgets
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,15 +21,9 @@ from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError,
 from hyperpool.protocol import events as ours
 from hyperpool.protocol.chunk_guard import MAX_CHUNK_LINE_BYTES, ChunkGuard
 from hyperpool.protocol.events import MAX_INTERIM
+from hyperpool.protocol.h1_head import HEAD_END, check_head
 from hyperpool.protocol.response_fields import parse_status
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
-_BARE_LINE_END = re.compile(rb"(?<!\r)\n|\r(?!\n|$)")
-# Each with its value, and the blank that begins a folded line behind it (RFC 9112 5.2).
-_LENGTH = re.compile(rb"\r\ncontent-length[ \t]*:([^\r]*)(?=\r\n([ \t]?))", re.IGNORECASE)
-_CODING = re.compile(rb"\r\ntransfer-encoding[ \t]*:([^\r]*)(?=\r\n([ \t]?))", re.IGNORECASE)
-# What a field costs beside its bytes, as HTTP/2 counts it (RFC 9113 6.5.2): one bound then means the same on both.
-FIELD_BYTES = 32
 # Different heads that are remembered on a connection, and the longest of them.
 MEMO_HEADS = 64
 MEMO_HEAD_BYTES = 4 << 10
@@ -39,11 +32,6 @@ BULK_BYTES = 64 << 10
 # With these in a head, the connection may not go on as it was.
 _CONNECTION = frozenset((b"connection", b"upgrade"))
 _BEHIND = "the server sent bytes behind the end of its response (RFC 9112 11.2)"
-_BEGINNING = b"HTTP/1."
-# How two faults begin to be worded: the face of http.client tells them apart by that.
-HEAD_TOO_LONG = "the response head has more than"
-WRONG_BEGINNING = "a response cannot begin with"
-_HEAD_END = b"\r\n\r\n"
 
 
 class _Known(NamedTuple):
@@ -193,17 +181,17 @@ class H1Codec:
             self._receive_body(data, events)
             return b""
         if self._untold is not None:
-            if not self._head and (end := data.find(_HEAD_END)) >= 0 and (known := self._known.get(data[: end + 4])):
+            if not self._head and (end := data.find(HEAD_END)) >= 0 and (known := self._known.get(data[: end + 4])):
                 self._receive_plain_head(known, data[end + 4 :], events)
                 return b""
             self._tell_what_was_sent()
         before = len(self._head)
         self._head += data
-        end = self._head.find(_HEAD_END, max(0, before - len(_HEAD_END) + 1))
-        self._check_head(end, before)
+        end = self._head.find(HEAD_END, max(0, before - len(HEAD_END) + 1))
+        check_head(self._head, end, before, max_bytes=self._max_header_bytes)
         if end < 0:
             return b""
-        end += len(_HEAD_END)
+        end += len(HEAD_END)
         head, rest = bytes(self._head[:end]), bytes(self._head[end:])
         self._head = bytearray()
         self._feed(head, events)
@@ -251,29 +239,6 @@ class H1Codec:
             self._feed(admitted, events)
         if fault is not None:
             raise fault
-
-    def _check_head(self, end: int, before: int) -> None:
-        """Refuse what h11 would let pass: RFC 9112 2.2 (bare LF, bare CR), 4 (status line), 6.1 and 6.3 (framing).
-
-        ``end`` is where the last field ends, -1 while that has not come. ``before`` bytes have been judged already:
-        a head that drips in byte by byte would cost 45 s at 64 KiB if each byte had all of them judged again.
-        """
-        assert self._head is not None
-        # Without an end, the last bytes may be all of it but one.
-        size = len(self._head) - len(_HEAD_END) + 1 if end < 0 else end
-        if size > self._max_header_bytes:
-            raise RemoteProtocolError(f"{HEAD_TOO_LONG} {self._max_header_bytes:,} bytes")
-        head = self._head if end < 0 else self._head[: end + 2]
-        if bad := _BARE_LINE_END.search(head, max(0, before - 1)):
-            raise RemoteProtocolError(f"{bytes(bad[0])!r} alone ends no line of a response head (RFC 9112 2.2)")
-        complete = b"\r\n" in head and self._head.find(b"\r\n", 0, before) < 0
-        if not _BEGINNING.startswith(head[: len(_BEGINNING)]) or (complete and not _STATUS_LINE.match(head)):
-            line = bytes(head[:40])
-            raise RemoteProtocolError(f"{WRONG_BEGINNING} {line!r}: is this HTTP/1.1? (RFC 9112 4)")
-        if end >= 0 and head.count(b"\n") > self._max_header_bytes // FIELD_BYTES:
-            raise RemoteProtocolError(f"{HEAD_TOO_LONG} {self._max_header_bytes // FIELD_BYTES:,} lines")
-        if end >= 0:
-            _check_framing(head)
 
     def _feed(self, data: bytes, events: list[ours.Event]) -> None:
         self._machine.receive_data(data)
@@ -391,15 +356,3 @@ def _written(method: bytes, target: bytes, fields: ours.Fields) -> bytes:
 
 def _value(fields: Any, wanted: bytes) -> bytes:
     return next((bytes(value) for name, value in fields if name == wanted), b"")
-
-
-def _check_framing(head: bytes | bytearray) -> None:
-    """RFC 9112 6.1 and 6.3: one thing says how long the body is, and it says so once, in one line."""
-    codings, lengths = _CODING.findall(head), _LENGTH.findall(head)
-    if codings and (lengths or head.startswith(b"HTTP/1.0")):
-        raise RemoteProtocolError("Transfer-Encoding beside Content-Length, or in HTTP/1.0 (RFC 9112 6.1, 6.3)")
-    if any(fold for _, fold in codings + lengths):
-        raise RemoteProtocolError("Transfer-Encoding or Content-Length over two lines (RFC 9112 5.2)")
-    if len(lengths) > 1 or not all(value.strip(b" \t").isdigit() for value, _ in lengths):
-        said = b", ".join(bytes(value) for value, _ in lengths)[:40]
-        raise RemoteProtocolError(f"Content-Length must be one number, once, not {said!r} (RFC 9112 6.3)")

@@ -171,6 +171,33 @@ def test_what_is_no_answer_ends_the_way(answer: bytes, words: str) -> None:
     assert words in str(error) and error.status is None
 
 
+# RFC 9112 2.2, 4. h11 takes six of these, and waits for more of the last.
+NOT_AS_WRITTEN = {
+    "LF alone": b"HTTP/1.1 200 OK\n\n",
+    "LF alone behind the status line": b"HTTP/1.1 200 OK\nA: b\r\n\r\n",
+    "LF alone behind a field": b"HTTP/1.1 200 OK\r\nA: b\nC: d\r\n\r\n",
+    "LF alone as the end": b"HTTP/1.1 200 OK\r\nA: b\r\n\n",
+    "LF alone in an interim head": b"HTTP/1.1 103 Hints\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    "an empty line first": b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+    "another version": b"HTTP/1.2 200 OK\r\n\r\n",
+    "a status below 100": b"HTTP/1.1 099 OK\r\n\r\n",
+    "CR alone": b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
+    "text": b"220 mail.test ESMTP\r\n",
+}
+
+
+@pytest.mark.parametrize("form", NOT_AS_WRITTEN)
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_the_head_of_an_answer_is_judged_as_that_of_any_response(form: str, by_bytes: bool) -> None:
+    """At its first fault: it is not waited for an end that may never come."""
+    step = connect()
+    with pytest.raises(ProxyError, match="gave no answer of HTTP/1.1") as caught:
+        for at in range(0, len(NOT_AS_WRITTEN[form]), 1 if by_bytes else 1_000):
+            step.feed(NOT_AS_WRITTEN[form][at : at + (1 if by_bytes else 1_000)])
+            assert not step.handshake()
+    assert caught.value.status is None and "RFC 9112" in str(caught.value)
+
+
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nA: b\r\n"])
 def test_a_proxy_that_closes_before_its_answer_is_complete_says_no(answer: bytes) -> None:
     assert "closed the connection when asked for a tunnel" in str(refusal(answer, ended=True))
@@ -592,6 +619,18 @@ def test_a_proxy_that_hangs_up_is_a_proxy_error(bench: Bench, scheme: str) -> No
     peer = bench.enter(ScriptedPeer(lambda conn: conn.recv(1), tls=False))
     error = bench.refused(ProxyError, 443, f"{scheme}://proxy.test:{peer.port}")
     assert str(error).startswith(f"proxy {scheme}://proxy.test")
+
+
+@pytest.mark.parametrize("form", ["LF alone", "LF alone behind the status line"])
+def test_no_tunnel_stands_on_a_head_that_is_not_as_it_must_be(bench: Bench, form: str) -> None:
+    def script(conn: Any) -> None:
+        conn.recv_until(b"\r\n\r\n")
+        conn.send(NOT_AS_WRITTEN[form])
+        conn.drain()
+
+    peer = bench.enter(ScriptedPeer(script, tls=False))
+    error = bench.refused(ProxyError, 443, f"http://proxy.test:{peer.port}")
+    assert "ends no line of a response head" in str(error)
 
 
 def tls_proxy(bench: Bench, after_connect: Callable[[Any], object]) -> str:

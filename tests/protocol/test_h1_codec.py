@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpool.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
-from hyperpool.protocol import events, h1_codec
+from hyperpool.protocol import events, h1_head
 from hyperpool.protocol.events import Data, End, Head, Interim, RequestHead, Trailers
 from hyperpool.protocol.h1_codec import H1Codec
 
@@ -337,7 +337,7 @@ class TestHeadLimits:
                 return self.pattern.match(octets)
 
         for name in ("_BARE_LINE_END", "_STATUS_LINE"):
-            monkeypatch.setattr(h1_codec, name, Counted(getattr(h1_codec, name)))
+            monkeypatch.setattr(h1_head, name, Counted(getattr(h1_head, name)))
         wire = start + b"y" * 500 + b"\r\nZ: " + b"z" * 500
         feed(asked(), wire, 1)
         assert sum(judged) < 4 * len(wire)
