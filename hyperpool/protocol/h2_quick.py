@@ -170,7 +170,10 @@ class QuickMachine(Machine):
             if kind == _DATA and (run_end := self._hear_data(stream_id, data, at, size if self.joins_data else end)):
                 at = run_end
                 continue
-            if not (kind == _HEADERS and self._hear_head(stream_id, flags, data[begin:end])):
+            heard = kind == _HEADERS and self._hear_head(stream_id, flags, data[begin:end])
+            # An extension that nobody here uses is ignored whatever is in it (RFC 9113 5.5): h2 would judge an ALTSVC.
+            # Within a header block it is an error, which h2 sees.
+            if not heard and (kind <= _CONTINUATION or self.incoming_buffer._headers_buffer):
                 super().receive_data(data[at:end])
             at = end
         self._rest = data[at:]

@@ -339,6 +339,9 @@ BORNE: dict[str, bytes] = {
     "F19 4.1 undefined flags": frame(PING, 0, bytes(8), flags=0xF0),
     "F19 4.1 a reserved bit": frame(PING, 1 << 31, bytes(8)),
     "F19 RFC 7838 ALTSVC": frame(0xA, 0, b'\0\x06a.testh2=":443"'),
+    "F19 5.5 an empty ALTSVC": frame(0xA, 0),
+    "F19 5.5 an ALTSVC of one byte on a stream": frame(0xA, ASKED, b"\1"),
+    "F19 5.5 an ALTSVC that is shorter than it says": frame(0xA, 0, b"\0\xffa"),
     "F19 RFC 8336 ORIGIN": frame(0xC, 0, b"\0\x0ehttps://b.test"),
     "F20 6.7 a PING that nobody has sent is acknowledged": frame(PING, 0, b"12345678", flags=ACK),
     "A1 6.10 a block in the most pieces": b"".join(
