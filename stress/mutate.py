@@ -113,6 +113,8 @@ MUTANTS = (
     ),
     Mutant("h2_machine", "a reset of an idle stream", "raise h2.exceptions.ProtocolError(message) from error", "pass"),
     Mutant("h2_machine", "a body cut short", "declared is not None and declared != received", "False"),
+    Mutant("h2_machine", "no content with 204 and 304", 'if first.headers[0][1] in (b"204", b"304"):', "if False:"),
+    Mutant("h2_machine", "a body too long", "        if too_much:\n", "        if False:\n"),
     Mutant("h2_machine", "one reset for a stream", "        return known\n", "        return False\n"),
     Mutant("h2_machine", "the code of a bad block", "h2.errors.ErrorCodes.COMPRESSION_ERROR", "1  # PROTOCOL_ERROR"),
     Mutant(
@@ -151,6 +153,7 @@ MUTANTS = (
     Mutant("h1_head", "a coding beside a length", "if codings and (lengths or head", "if False and (lengths or head"),
     Mutant("h1_head", "folded framing", "if any(fold for _, fold in codings + lengths):", "if False:"),
     Mutant("h1_head", "one length", "if len(lengths) > 1 or not all(", "if not all("),
+    Mutant("h1_codec", "the first byte of an answer", " and not self._head and not self._interim", ""),
     Mutant("h1_codec", "interim heads", "if self._interim > MAX_INTERIM:", "if False:"),
     Mutant("h1_codec", "bytes behind the end", "if self._machine.trailing_data[0]:", "if False:"),
     Mutant(
