@@ -128,6 +128,8 @@ class Run:
         self._headers = _without_ranges(order.headers)
         self._made: Partial | None = None
         self._had_bytes = 0
+        # How much had come when an attempt failed last.
+        self._failed_at_bytes = 0
         self._last: int | None = None
         self._is_whole = False
         self.resumed_bytes = 0
@@ -156,7 +158,7 @@ class Run:
         self._made = Partial(self._target, without_userinfo(self._order.url))
         if self._order.resume:
             self._made.recall()
-        self.resumed_bytes = self._made.size_bytes
+        self.resumed_bytes = self._failed_at_bytes = self._made.size_bytes
 
     # -- what to ask for -----------------------------------------------------------------------------------------------
 
@@ -241,11 +243,17 @@ class Run:
     # -- after a failure -----------------------------------------------------------------------------------------------
 
     def delay_s_after(self, error: HyperpoolError) -> float:
-        """Seconds until the next attempt may begin. Raises the error where there is none."""
-        delay_s = None
-        if self._retries is not None and not isinstance(error, HTTPStatusError):
-            delay_s = self._retries.after_error(error, "GET", self._order.url)
-        if delay_s is None or not self._company.budget.spend(error.origin or ""):
+        """Seconds until the next attempt may begin. Raises the error where there is none.
+
+        An attempt that brought some of the file is no repetition: the next one need not wait, nor is it the budget's.
+        """
+        if self._retries is None or isinstance(error, HTTPStatusError):
+            raise error
+        got_on, self._failed_at_bytes = self.size_bytes > self._failed_at_bytes, self.size_bytes
+        if got_on:
+            self._retries.begin_anew()
+        delay_s = self._retries.after_error(error, "GET", self._order.url)
+        if delay_s is None or not (got_on or self._company.budget.spend(error.origin or "")):
             raise error
         self._partial.flush()
         return delay_s

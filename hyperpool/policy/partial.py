@@ -1,5 +1,8 @@
 """A file that is not whole yet: ``NAME.part`` beside it, and ``NAME.part.json`` with what is needed to go on with it.
 
+Files of these names that are here already may be another download's, or nobody knows whose: until `begin` they are left
+as they are.
+
 Bytes of two versions of a resource must never end in one file. So the second file holds the validator (RFC 9110 8.8) of
 the version that the first has the beginning of; without one, nothing is kept. It is written before the first byte: what
 a killed program leaves behind can be resumed like all else. The URL is in it as a digest: it may hold secrets.
@@ -12,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,12 +38,13 @@ class Partial:
         self._of = hashlib.sha256(url.encode()).hexdigest()
         self.validator: str | None = None
         self.size_bytes = 0
+        self._has_begun = False
         self._file: BinaryIO = self._locked()
 
     def _locked(self) -> BinaryIO:
         """The part, opened for appending and locked against others. Raises BlockingIOError where one has it."""
         while True:
-            file = self._part.open("ab")
+            file = open(self._part, "ab", opener=_open_no_link)  # noqa: SIM115 - closed by `leave` or `finish`
             try:
                 _lock(file)
             except BlockingIOError as error:
@@ -62,6 +67,7 @@ class Partial:
     def begin(self, validator: str | None) -> None:
         """Begin anew, with a version that this validator names."""
         self._file.truncate(0)
+        self._has_begun = True
         self.size_bytes, self.validator = 0, validator
         if validator is None:
             self._note.unlink(missing_ok=True)
@@ -90,6 +96,8 @@ class Partial:
     def finish(self) -> None:
         """The file is whole: give it its name, in one step."""
         self._file.flush()
+        with contextlib.suppress(OSError):  # there is none, or its mode is none of ours to give
+            shutil.copymode(self._target, self._part)
         # The note first: once the part is gone, there may be another download with a note of its own.
         self._note.unlink(missing_ok=True)
         self._part.replace(self._target)
@@ -102,12 +110,20 @@ class Partial:
         """
         with contextlib.suppress(OSError):  # the disk is full: what is in the file already counts
             self._file.flush()
-        if (self.validator is None and not keep) or not os.fstat(self._file.fileno()).st_size:
+        is_empty = not os.fstat(self._file.fileno()).st_size
+        if self._has_begun and (is_empty or (self.validator is None and not keep)):
             self._note.unlink(missing_ok=True)
             self._part.unlink(missing_ok=True)
+        elif is_empty:
+            self._part.unlink(missing_ok=True)  # made by being opened
         # Last: it gives the lock back.
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    # What a link of this name leads to is nothing that a download was asked to write.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _lock(file: BinaryIO) -> None:

@@ -135,6 +135,10 @@ class Retries:
             return None
         return float(self._retry.get_backoff_time())
 
+    def begin_anew(self) -> None:
+        """The last attempt got somewhere: what comes now is no repetition of it, and need not wait for long."""
+        self._retry = self._retry.new(history=())
+
     def asks_for(self, response: Response) -> bool:
         """Whether Retry would have a request with this response repeated, as long as there are retries left."""
         has_date = "retry-after" in response.headers

@@ -406,11 +406,65 @@ def test_closing_the_client_ends_the_wait_for_the_next_attempt(kit: Kit, target:
 
 
 def test_the_budget_of_an_origin_holds_downloads_back_too(kit: Kit, target: Path) -> None:
-    shelf = Shelf(cuts=100, cut_bytes=1_000)
+    shelf = Shelf(cuts=100, cut_bytes=0)
     server, client = kit.pair(H1_PLAIN, shelf)
     with pytest.raises(hyperpool.HyperpoolError):
         client.download(server.url(), target, retries=Retry(100, backoff_factor=0))
     assert len(shelf.asked) < 20
+
+
+def test_whoever_gets_on_need_not_wait_and_spends_no_budget(kit: Kit, target: Path) -> None:
+    # Retry would have it wait for up to two minutes each time, from the second cut on.
+    shelf = Shelf(cuts=30, cut_bytes=1_000)
+    server, client = kit.pair(H1_PLAIN, shelf)
+    client.download(server.url(), target, retries=Retry(40, backoff_factor=1_000))
+    assert (len(shelf.asked), target.read_bytes()) == (31, BODY)
+
+
+# -- what others have left there ---------------------------------------------------------------------------------------
+
+
+NO_ANSWER: dict[str, tuple[type[BaseException], dict[str, Any]]] = {
+    "no url": (hyperpool.InvalidURL, {}),
+    "http://localhost:1/": (hyperpool.ConnectError, {}),
+    "http://localhost:1/?again": (hyperpool.ConnectError, {"resume": False}),
+    "http://localhost:1/?wrong": (TypeError, {"stream": True}),
+}
+
+
+@pytest.mark.parametrize("url", NO_ANSWER)
+def test_files_that_have_such_names_are_left_alone_until_there_is_an_answer(kit: Kit, target: Path, url: str) -> None:
+    part, note = target.with_name("file.bin.part"), target.with_name("file.bin.part.json")
+    part.write_bytes(b"somebody's")
+    note.write_bytes(b'{"somebody": "else"}')
+    kind, options = NO_ANSWER[url]
+    fails(kit.client(H1_PLAIN), url, target, kind, **options)
+    assert (part.read_bytes(), note.read_bytes()) == (b"somebody's", b'{"somebody": "else"}')
+
+
+def test_a_mirror_that_is_away_or_has_no_such_file_leaves_the_part_of_the_other(kit: Kit, target: Path) -> None:
+    server, client = cut(kit, Shelf(), target)
+    fails(client, "http://localhost:1/a", target, hyperpool.ConnectError)
+    fails(client, kit.server(H1_PLAIN).url("/status/404"), target, hyperpool.HTTPStatusError)
+    assert client.download(server.url("/a"), target).resumed_bytes > 0
+    assert target.read_bytes() == BODY
+
+
+def test_a_link_of_the_parts_name_is_not_followed(kit: Kit, target: Path) -> None:
+    other = target.with_name("other")
+    other.write_bytes(b"precious")
+    target.with_name("file.bin.part").symlink_to(other)
+    server, client = kit.pair(H1_PLAIN, Shelf())
+    fails(client, server.url("/a"), target, OSError)
+    assert other.read_bytes() == b"precious"
+
+
+def test_a_file_that_is_replaced_keeps_its_mode(kit: Kit, target: Path) -> None:
+    target.write_bytes(b"old")
+    target.chmod(0o600)
+    server, client = kit.pair(H1_PLAIN, Shelf())
+    client.download(server.url("/a"), target)
+    assert (target.stat().st_mode & 0o777, target.read_bytes()) == (0o600, BODY)
 
 
 def test_a_second_download_of_the_same_file_is_refused_while_the_first_is_under_way(kit: Kit, target: Path) -> None:
