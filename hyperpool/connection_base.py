@@ -199,8 +199,7 @@ class Connection:
         draft = Call(0, 0, _text(method), _text(url), HTTPHeaderMap(raw_pairs(headers)))
         content = body if is_whole(body) else FedSource(length_bytes=length_of(body))
         call = session.calls.asked(self._submit(session, draft, content, http2=http2))
-        # The first request has a connection of its own; with "close" it would offer nothing.
-        call.offers = call.stream_id == 1 and content is None and "connection" not in draft.headers
+        call.offers = _offers(call, draft.headers, content)
         told = self._tell(session, call, http2=http2)
         if isinstance(content, FedSource):
             call.upload = content
@@ -251,6 +250,7 @@ class Connection:
         whole = final and is_whole(message_body)
         content = message_body if whole else FedSource(length_bytes=length_of(message_body) if final else None)
         session.calls.asked(self._submit(session, call, content, http2=http2), call)
+        call.offers = _offers(call, call.headers, content)
         if whole:
             session.calls.finished(call)
             return
@@ -358,6 +358,12 @@ def _raise_error_of(future: ResponseFuture) -> None:
 
 
 # -- what constructors are given ---------------------------------------------------------------------------------------
+
+
+def _offers(call: Call, headers: HTTPHeaderMap, content: Any) -> bool:
+    """Whether a request carries the offer of HTTP/2, where one is made."""
+    # The first has a connection of its own; with a body, or with "close", it would offer nothing.
+    return call.stream_id == 1 and content is None and "connection" not in headers
 
 
 def _host_and_port(host: str, port: int | None, default_port: int) -> tuple[str, int]:

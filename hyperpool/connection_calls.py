@@ -112,12 +112,16 @@ class Calls:
         A caller that was given None for one, and ids for others, means that one.
         """
         with self._lock:
-            latest = list(reversed(self._drafts.values()))
-            unnamed = [call for call in latest if not call.told]
-            call = self._drafts.get(stream_id) if stream_id is not None else _mine(unnamed or latest)
+            call = self._drafts.get(stream_id) if stream_id is not None else self._latest_draft_locked()
         if call is None:
             raise self._unknown(stream_id, "is being put together or uploaded: begin with putrequest()")
         return call
+
+    def _latest_draft_locked(self) -> Call | None:
+        # First the thread's own, whatever others were told: what it adds must never get into their requests.
+        latest = list(reversed(self._drafts.values()))
+        mine = [call for call in latest if call.thread == threading.get_ident()] or latest
+        return next((call for call in mine if not call.told), mine[0] if mine else None)
 
     def finished(self, call: Call) -> None:
         """Nothing is to be added to this request any more."""

@@ -215,16 +215,17 @@ class Loops:
             self._closed = True
             self._by_route.clear()
             threads = list(self._threads)
-        self.tell_all_to_close(grace_s=grace_s, code=code)
+        tell_all_to_close(self._threads, grace_s=grace_s, code=code)
         if not on_loop_thread():
             for thread in threads:
                 thread.join()
 
-    def tell_all_to_close(self, *, grace_s: float = 0.0, code: int = 0) -> None:
-        """What `close` does, without waiting for it: for a finalizer too, so it takes no lock."""
-        grace_at = time.monotonic() + grace_s
-        for loop in list(self._threads.values()):
-            tell(loop, Close(grace_at, code))
+    def finalize_with(self, owner: object) -> weakref.finalize[..., Any]:
+        """Close all loops as soon as this object is forgotten. They, and what they share, may know it: what is kept for
+        that is the dictionary of threads, and nothing else."""
+        finalizer = weakref.finalize(owner, tell_all_to_close, self._threads)
+        finalizer.atexit = False
+        return finalizer
 
     def successor_in_child(self) -> Loops:
         """After a fork: the parent's threads are not here, and its sockets are not ours to write to."""
@@ -232,6 +233,13 @@ class Loops:
         successor = Loops(self._workshop, self._max_origins)
         successor._closed = self._closed
         return successor
+
+
+def tell_all_to_close(threads: dict[threading.Thread, OriginLoop], *, grace_s: float = 0.0, code: int = 0) -> None:
+    """What `Loops.close` does, without waiting for it: for a finalizer too, so it takes no lock."""
+    grace_at = time.monotonic() + grace_s
+    for loop in list(threads.values()):
+        tell(loop, Close(grace_at, code))
 
 
 def _as_kept(route: Route) -> Route:

@@ -6,7 +6,6 @@ It makes an exchange of a request, knows the way to its origin, and gives both t
 from __future__ import annotations
 
 import time
-import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -100,9 +99,7 @@ class ConnectionPool:
         self._loops = loops
         # The pool's own ways, made once; threads that race there make equal ones.
         self._own_routes: dict[Origin, Route] = {}
-        # A forgotten pool closes its loops, which know nothing of it.
-        self._finalizer = weakref.finalize(self, loops.tell_all_to_close)
-        self._finalizer.atexit = False
+        self._finalizer = loops.finalize_with(self)
 
     # -- requests --------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,8 @@ class AsyncResponse:
         self._source = source
         self._turns = [True]
         self._is_read = False
+        # Whether an iterator that has begun may hold what another one would miss.
+        self._holds = False
 
     # -- the head --------------------------------------------------------------------------------------------------
 
@@ -194,14 +196,20 @@ class AsyncResponse:
 
     # -- piece by piece --------------------------------------------------------------------------------------------
 
+    # An iterator that is left may hold what it had fetched, where it cuts or decodes: another one is refused then.
+
     async def aiter_raw(self, n: int | None = None) -> AsyncIterator[bytes]:
         """The body as it came, still encoded: pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
-        async for piece in self._raw_pieces() if n is None else through(self._raw_pieces(), Resizer(n)):
+        pieces = self._raw_pieces(holds=n is not None)
+        async for piece in pieces if n is None else through(pieces, Resizer(n)):
             yield piece
 
-    async def aiter_bytes(self, n: int | None = None) -> AsyncIterator[bytes]:
+    def aiter_bytes(self, n: int | None = None) -> AsyncIterator[bytes]:
         """The decoded body in pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
-        pieces = self._decoded_pieces()
+        return self._bytes(n, holds=n is not None)
+
+    async def _bytes(self, n: int | None, *, holds: bool) -> AsyncIterator[bytes]:
+        pieces = self._decoded_pieces(holds=holds)
         try:
             async for piece in pieces if n is None else through(pieces, Resizer(n)):
                 yield piece
@@ -209,30 +217,29 @@ class AsyncResponse:
             error.__dict__.update(self._where())  # a decoder does not know whose body it reads
             raise
 
-    async def aiter_text(self, n: int | None = None) -> AsyncIterator[str]:
+    def aiter_text(self, n: int | None = None) -> AsyncIterator[str]:
         """The body as str, from pieces of ``n`` bytes; no character is torn."""
-        async for text in through(self.aiter_bytes(n), TextDecoder(known_charset(self.encoding))):
-            yield text
+        return through(self._bytes(n, holds=True), TextDecoder(known_charset(self.encoding)))
 
-    async def aiter_lines(self, delimiter: str | None = None) -> AsyncIterator[str]:
+    def aiter_lines(self, delimiter: str | None = None) -> AsyncIterator[str]:
         r"""The lines of the body without their ends (\n, \r or \r\n, or the delimiter), whole also across pieces."""
-        async for line in through(self.aiter_text(), Lines() if delimiter is None else DelimitedLines(delimiter)):
-            yield line
+        return through(self.aiter_text(), Lines() if delimiter is None else DelimitedLines(delimiter))
 
-    def _decoded_pieces(self) -> AsyncIterator[bytes]:
+    def _decoded_pieces(self, *, holds: bool) -> AsyncIterator[bytes]:
         if self._is_read:
             return _one(self._response.content)
         decoder = make_decoder(", ".join(self.headers.getlist("content-encoding")))
-        return self._raw_pieces() if decoder is None else through(self._raw_pieces(), Decoding(decoder))
+        pieces = self._raw_pieces(holds=holds or decoder is not None)
+        return pieces if decoder is None else through(pieces, Decoding(decoder))
 
-    async def _raw_pieces(self) -> AsyncIterator[bytes]:
+    async def _raw_pieces(self, *, holds: bool) -> AsyncIterator[bytes]:
         if self._response.pipe is None:
             for piece in self._response.iter_raw():
                 yield piece
             return
-        if self._response.pipe.taken and self._turns:
-            # Another iterator has been there, and may hold what this one would miss.
+        if self._holds and self._turns:
             self._refuse_second_reading()
+        self._holds = holds
         turns = Turns()
         while piece := await self._take():
             yield piece

@@ -43,7 +43,7 @@ class LoopFuture(Future[T]):
     def __init__(self) -> None:
         super().__init__()
         if type(self._condition) is _Condition:  # else it is one of a debugger's, or of a model of threads
-            self._condition.__class__ = _SafeCondition
+            self._condition = _SafeCondition(self._condition._lock)  # type: ignore[attr-defined]
 
     def result(self, timeout: float | None = None) -> T:
         """What came of it. Blocks. Raises its error, CancelledError, or TimeoutError after ``timeout``."""

@@ -95,7 +95,7 @@ class ByteReader:
         except HyperpoolError:
             raise
         except BaseException:  # Ctrl-C: who reads on gets what came before it
-            self._piece, self._at = b"".join(parts), 0
+            self._piece, self._at = b"".join(parts) + self._piece[self._at :], 0
             raise
         return b"".join(parts)
 

@@ -6,6 +6,7 @@ when somebody asks. Reading a streamed body blocks the reader only; its credit g
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -47,7 +48,8 @@ class Response(ResponseHead):
         self._chunks = chunks or []
         self._trailers = trailers
         self._leash = leash
-        self._turns = [True]
+        # Which thread is reading.
+        self._reading: dict[str, int] = {}
         self._content: bytes | None = None
         self._reader: BodyReader | None = None
         self._encoding: str | None = None
@@ -72,8 +74,7 @@ class Response(ResponseHead):
         if self._content is None and self._leash is None:
             self._content = self._joined()
         elif self._content is None:
-            with self._turn:  # one step, so that of two threads one gets it all
-                self._content = self._joined()
+            self._content = self._in_turn(self._joined)  # one step, so that of two threads one gets it all
         return self._content
 
     @property
@@ -147,13 +148,11 @@ class Response(ResponseHead):
 
         Raises LocalProtocolError where another thread is just reading: bytes would be given twice, or lost.
         """
-        with self._turn:
-            return self._go_on().decoded().read(n)
+        return self._in_turn(lambda: self._go_on().decoded().read(n))
 
     def read1(self, n: int | None = -1) -> bytes:
         """Up to ``n`` decoded bytes as soon as there are any; b"" at the end. Blocks."""
-        with self._turn:
-            return self._go_on().decoded().read1(n)
+        return self._in_turn(lambda: self._go_on().decoded().read1(n))
 
     def readinto(self, buffer: Any) -> int:
         """Fill a writable buffer; how many bytes were put there, 0 at the end. Blocks."""
@@ -165,8 +164,7 @@ class Response(ResponseHead):
 
     def readline(self, limit: int | None = -1) -> bytes:
         r"""The next line of the decoded body with its \n; less at the end, or after ``limit`` bytes. Blocks."""
-        with self._turn:
-            return self._go_on().decoded().readline(limit)
+        return self._in_turn(lambda: self._go_on().decoded().readline(limit))
 
     def readlines(self, hint: int | None = -1) -> list[bytes]:
         """The lines that are left, or as many as have ``hint`` bytes together. Blocks."""
@@ -184,16 +182,29 @@ class Response(ResponseHead):
 
     def _one_reader(self, begin: Callable[[BodyReader], Callable[[], T | None]], *, raw: bool = False) -> Iterator[T]:
         """Pieces, of which each step is one thread's: of a streamed body there is one step at a time in all."""
-        if self._leash is not None and self._content is None:
-            return _InTurn(self._turn, lambda: begin(self._go_on()))
-        return _InTurn(_Turn([True], self._where), lambda: begin(self._new_reader(raw=raw)))
+        if self._leash is None or self._content is not None:
+            return _Pieces(lambda: begin(self._new_reader(raw=raw)), _at_any_time)
+        return _Pieces(lambda: begin(self._go_on(raw=raw)), self._in_turn)
 
-    @property
-    def _turn(self) -> _Turn:
-        return _Turn(self._turns, self._where)
+    def _in_turn(self, step: Callable[[], T]) -> T:
+        """Take this step, unless another thread is just taking one: it would miss what this one gets.
 
-    def _go_on(self) -> BodyReader:
+        The mark is set in one step, with and without a GIL. One that an interrupt has left here keeps its thread from
+        nothing.
+        """
+        mine = threading.get_ident()
+        if self._reading.setdefault("by", mine) != mine:
+            message = "another thread is reading this response: a body has one reader at a time"
+            raise LocalProtocolError(message, **self._where())
+        try:
+            return step()
+        finally:
+            self._reading.pop("by", None)
+
+    def _go_on(self, *, raw: bool = False) -> BodyReader:
         """The reader that stands where the last one has stopped."""
+        if raw and self._content is not None:
+            return self._new_reader(raw=True)
         if self._reader is None:
             self._reader = self._new_reader()
         return self._reader
@@ -274,11 +285,16 @@ class Response(ResponseHead):
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        # For pickle and copy: what is read from a connection stays with it.
-        if self._leash is not None and self._content is None:
-            raise TypeError(f"{self!r} cannot be pickled or copied: its body comes from a connection; read `content`")
-        chunks = self._chunks if self._content is None else [self._content]
-        return {**self.__dict__, "_chunks": chunks, "_leash": None, "_reader": None, "_turns": [True]}
+        # For pickle and copy: what is read from a connection stays with it. One that was closed, as those are that a
+        # redirect has left behind, has no body in its copy.
+        kept = {**self.__dict__, "_leash": None, "_reader": None, "_reading": {}}
+        if self._leash is not None:
+            if self._content is None and not self._closed:
+                what = "cannot be pickled or copied: its body comes from a connection; read `content` first"
+                raise TypeError(f"{self!r} {what}")
+            kept["_chunks"] = [self._content or b""]
+            kept["_trailers"] = self._leash.pipe.trailers
+        return kept
 
     def readable(self) -> bool:
         """True: a Response serves as a binary file."""
@@ -296,48 +312,35 @@ class Response(ResponseHead):
         """Nothing, as on every file that is read."""
 
 
-class _Turn:
-    """One thread's turn to read: a second one is told so, instead of being given what the first would miss.
+class _Pieces(Iterator[T]):
+    """Pieces of a body; ``begin`` finds the way to them, in the ``turn`` of the first.
 
-    Shared; guarded by ``turns``, from which whoever reads takes the only entry: one step, with and without a GIL.
+    Shared; each step is a turn.
     """
 
-    __slots__ = ("_turns", "_where")
-
-    def __init__(self, turns: list[bool], where: Callable[[], dict[str, Any]]) -> None:
-        self._turns = turns
-        self._where = where
-
-    def __enter__(self) -> None:
-        try:
-            self._turns.pop()
-        except IndexError:
-            message = "another thread is reading this response: a body has one reader at a time"
-            raise LocalProtocolError(message, **self._where()) from None
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._turns.append(True)
-
-
-class _InTurn(Iterator[T]):
-    """Pieces of a body, each of them taken in turn; ``begin`` finds the way to them, in the turn of the first.
-
-    Shared; guarded by ``turn``.
-    """
-
-    def __init__(self, turn: _Turn, begin: Callable[[], Callable[[], T | None]]) -> None:
-        self._turn = turn
+    def __init__(
+        self,
+        begin: Callable[[], Callable[[], T | None]],
+        turn: Callable[[Callable[[], T | None]], T | None],
+    ) -> None:
         self._begin = begin
+        self._turn = turn
         self._take: Callable[[], T | None] | None = None
 
     def __next__(self) -> T:
-        with self._turn:
-            if self._take is None:
-                self._take = self._begin()
-            piece = self._take()
+        piece = self._turn(self._step)
         if piece is None:
             raise StopIteration
         return piece
+
+    def _step(self) -> T | None:
+        if self._take is None:
+            self._take = self._begin()
+        return self._take()
+
+
+def _at_any_time(step: Callable[[], T]) -> T:
+    return step()
 
 
 def _once(content: bytes) -> Callable[[], bytes | None]:

@@ -6,7 +6,7 @@ Header sets are immutable tuples of pairs here, so that a request under way neve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Union
 
 from hyperpool._version import __version__
@@ -195,7 +195,16 @@ def _multipart(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str
 
 
 def _fields(data: Any) -> Iterator[tuple[Any, Any]]:
-    """Form fields one by one; an iterable as a value is a field of that name for each of its entries, None is none."""
+    """Form fields one by one; a collection or an iterator as a value is a field of that name for each of its entries.
+
+    None is no field.
+    """
     for name, value in data.items() if isinstance(data, Mapping) else data or ():
-        is_one = isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__")
-        yield from ((name, one) for one in ((value,) if is_one else value) if one is not None)
+        yield from ((name, one) for one in (value if _is_several(value) else (value,)) if one is not None)
+
+
+def _is_several(value: Any) -> bool:
+    # Not whatever can be iterated over: an ip_network can, and is one value all the same.
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping)):
+        return False
+    return isinstance(value, (Iterator, Collection))

@@ -30,7 +30,7 @@ def check_head(whole: bytearray, end: int, before: int, *, max_bytes: int, frame
 
     ``end`` is where the last field ends, -1 while that has not come. ``before`` bytes have been judged already:
     a head that drips in byte by byte would cost 45 s at 64 KiB if each byte had all of them judged again.
-    ``framed``: whether it says how long a body is; what the answer to CONNECT says of that is ignored (RFC 9110 9.3.6).
+    ``framed``: whether it says how long a body is: the answer to CONNECT has none (RFC 9110 9.3.6).
     Raises RemoteProtocolError.
     """
     # Without an end, the last bytes may be all of it but one.

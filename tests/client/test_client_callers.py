@@ -235,7 +235,7 @@ def test_a_second_thread_that_reads_at_the_same_time_is_refused_and_takes_nothin
     client = kit.client(wire, timeout=WAIT_S)
     with client.stream("GET", server.url("/")) as response:
         first = kit.threads(1).submit(response.read)
-        assert eventually(lambda: not response._turns)
+        assert eventually(lambda: bool(response._reading))
         with pytest.raises(hyperpool.LocalProtocolError, match="one reader at a time"):
             response.read(10)
         gate.set()
