@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTP20Adapter"]
 
-# Where each name lives, and the extra that brings what it stands on.
+# Where each name lives, and the package that it stands on.
 _HOMES = {"HTTP20Adapter": ("hyperpool.contrib.requests", "requests")}
 
 
@@ -28,6 +28,4 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != needed:
             raise
-        raise ImportError(
-            f"{__name__}.{name} needs {needed}: pip install 'hyperpool[{needed}]'", name=needed
-        ) from error
+        raise ImportError(f"{__name__}.{name} needs {needed}: pip install {needed}", name=needed) from error

@@ -49,7 +49,7 @@ class Socks:
         try:
             from socksio import socks5
         except ImportError as error:
-            raise ProxyError(f"proxy {proxy}: SOCKS needs a package: pip install 'hyperpool[socks]'") from error
+            raise ProxyError(f"proxy {proxy}: SOCKS needs socksio: pip install socksio") from error
         self._socks5 = socks5
         self._machine: Any = socks5.SOCKS5Connection()
         self._proxy = proxy

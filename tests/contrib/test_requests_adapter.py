@@ -464,10 +464,10 @@ def test_importing_contrib_loads_neither_requests_nor_urllib3() -> None:
 
 
 @pytest.mark.slow
-def test_without_requests_the_error_names_the_extra() -> None:
+def test_without_requests_the_error_names_the_package() -> None:
     program = (
         "import sys; sys.modules['requests'] = None\n"
         "try:\n    from hyperpool.contrib import HTTP20Adapter\n"
         "except ImportError as error:\n    print(error)"
     )
-    assert "pip install 'hyperpool[requests]'" in run(program)
+    assert "HTTP20Adapter needs requests: pip install requests" in run(program)
