@@ -115,7 +115,7 @@ class Client:
         max_redirects: int = 20,
         events: Any = None,
         pool: ConnectionPool | None = None,
-        uds: str | None = None,
+        uds: str | os.PathLike[str] | None = None,
         source_address: str | tuple[str, int] | None = None,
         resolver: Callable[[str, int], Iterable[Any]] | None = None,
     ) -> None:
@@ -364,8 +364,9 @@ class Client:
         of (responses so far, requests in all, or None where they have no len()), or True for a bar on standard error.
         """
         check_may_wait("Client.map()")
-        from hyperpool.policy.flights import as_completed, checked_bound, in_order, len_of, told
+        from hyperpool.policy.flights import as_completed, check_many, checked_bound, in_order, len_of, told
 
+        check_many(requests)
         bound = checked_bound(max_in_flight)
         submitted = (self._submit_entry(entry, options) for entry in requests)
         responses = in_order(submitted, bound) if ordered else as_completed(submitted, bound)

@@ -5,6 +5,7 @@ It makes an exchange of a request, knows the way to its origin, and gives both t
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -73,22 +74,21 @@ class ConnectionPool:
         http2: bool = True,
         proxy: ProxyLike = None,
         trust_env: bool = True,
-        uds: str | None = None,
+        uds: str | os.PathLike[str] | None = None,
         source_address: str | tuple[str, int] | None = None,
         resolver: Callable[[str, int], Iterable[Any]] | None = None,
         events: Any = None,
     ) -> None:
         if not (http1 or http2):
             raise ValueError("http1=False and http2=False leave nothing to speak")
-        if uds is not None:
-            _check_uds(uds, excluded=(proxy, source_address, resolver))
+        path = None if uds is None else _as_uds(uds, excluded=(proxy, source_address, resolver))
         if limits is not None and not isinstance(limits, Limits):
             raise TypeError(f"limits must be Limits, not {type(limits).__name__}: give hyperpool.Limits(...)")
         self.limits = limits if limits is not None else Limits()
         self._tls = TlsSettings(verify, cert, trust_env)
         self._versions = (http1, http2)
         self._proxies = ProxyMap(proxy, trust_env=trust_env)
-        self._uds = uds
+        self._uds = path
         self._source_address = as_source_address(source_address)
         self._judges_addresses = resolver is not None
         self._hooks = as_hooks(events)
@@ -312,11 +312,13 @@ class ConnectionPool:
         self._use(self._loops.successor_in_child())
 
 
-def _check_uds(uds: str, *, excluded: tuple[Any, ...]) -> None:
-    if not isinstance(uds, str) or not is_socket_path(uds):
-        raise ValueError(f"uds must be the absolute path of a Unix socket, not {uds!r}")
-    if any(given is not None for given in excluded):
+def _as_uds(given: str | os.PathLike[str], *, excluded: tuple[Any, ...]) -> str:
+    path = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(path, str) or not is_socket_path(path):
+        raise ValueError(f"uds must be the absolute path of a Unix socket, not {given!r}")
+    if any(option is not None for option in excluded):
         raise ValueError("a Unix socket is reached without proxy, source_address and resolver: give uds alone")
+    return path
 
 
 def _for_proxy(head: RequestHead, route: Route, proxy: Proxy) -> RequestHead:

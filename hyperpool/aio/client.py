@@ -183,7 +183,9 @@ class AsyncClient:
         with ``contextlib.aclosing``.
         """
         from hyperpool.aio.flights import Flights, told
-        from hyperpool.policy.flights import checked_bound, len_of, parts_of
+        from hyperpool.policy.flights import check_many, checked_bound, len_of, parts_of
+
+        check_many(requests)
 
         async def begin(entry: Any) -> AsyncResponse:
             method, url, own = parts_of(entry, options)

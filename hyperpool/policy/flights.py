@@ -6,7 +6,8 @@ Leaving an iteration early, by whatever way, cancels what is under way.
 from __future__ import annotations
 
 import queue
-from collections.abc import Generator, Iterator, Sized
+import reprlib
+from collections.abc import Generator, Iterator, Mapping, Sized
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,32 @@ def told(
 
 
 def parts_of(entry: Any, options: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
-    """Method, URL and options of one entry of what is mapped: a URL, (method, url), or (method, url, options)."""
+    """Method, URL and options of one entry of what is mapped: a URL, (method, url), or (method, url, options).
+
+    Raises TypeError for anything else.
+    """
     if isinstance(entry, str):
         return "GET", entry, options
+    if not isinstance(entry, (tuple, list)) or not 2 <= len(entry) <= 3:
+        raise _wrong_shape(entry)
     method, url, *own = entry
-    return method, url, {**options, **(own[0] if own else {})}
+    if own and own[0] is not None and not isinstance(own[0], Mapping):
+        raise _wrong_shape(entry)
+    return method, url, {**options, **((own[0] or {}) if own else {})}
+
+
+_shown = reprlib.Repr()
+_shown.maxlevel = 1  # headers and the like are not shown: they may hold secrets
+
+
+def _wrong_shape(entry: Any) -> TypeError:
+    return TypeError(f"map() takes a URL, (method, url) or (method, url, options) each, not {_shown.repr(entry)}")
+
+
+def check_many(requests: Any) -> None:
+    """Raises TypeError for one URL in place of many, which would be read letter by letter."""
+    if isinstance(requests, (str, bytes, bytearray)):
+        raise TypeError(f"map() takes many requests, not one {type(requests).__name__}: give a list, as in map([url])")
 
 
 def checked_bound(max_in_flight: int) -> int:

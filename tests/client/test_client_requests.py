@@ -448,6 +448,30 @@ def test_map_of_nothing_is_nothing_and_a_bad_bound_is_refused_at_once(kit: Kit) 
     raised(ValueError, lambda: client.map([], max_in_flight=0))
 
 
+@pytest.mark.parametrize("one", ["https://localhost/", b"https://localhost/"], ids=["str", "bytes"])
+def test_map_of_one_url_in_place_of_many_is_refused_at_once(kit: Kit, one: Any) -> None:
+    assert "give a list" in str(raised(TypeError, lambda: kit.client().map(one)))
+
+
+@pytest.mark.parametrize(
+    ("entry", "shown"),
+    [
+        (5, "5"),
+        (None, "None"),
+        ({"url": "/x", "headers": {"X-Key": "secret"}}, "'url': '/x'"),
+        (("GET",), "('GET',)"),
+        (("GET", "/x", {"a": 1}, 4), "('GET', '/x', {...}, 4)"),
+        (("GET", "/x", 4), "('GET', '/x', 4)"),
+    ],
+    ids=repr,
+)
+def test_an_entry_of_map_that_has_a_wrong_shape_is_named(kit: Kit, entry: Any, shown: str) -> None:
+    text = str(raised(TypeError, lambda: list(kit.client().map([entry]))))
+    assert "(method, url, options)" in text
+    assert shown in text
+    assert "secret" not in text
+
+
 def test_eight_threads_each_map_over_one_client(kit: Kit) -> None:
     server, client = kit.pair()
     threads = kit.threads(8)

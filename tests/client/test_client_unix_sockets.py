@@ -194,7 +194,16 @@ def test_what_names_no_socket_is_an_invalid_url(kit: Kit, bad: str) -> None:
     assert "percent-encoded" in str(raised(hyperpool.InvalidURL, lambda: kit.client().get(bad)))
 
 
-@pytest.mark.parametrize("bad", ["relative", "", "/", 5, b"/tmp/x"], ids=repr)
+@pytest.mark.parametrize("of", ["client", "pool"])
+def test_uds_may_be_a_path_object(kit: Kit, path: str, of: str) -> None:
+    kit.server(H1_PLAIN, told, uds=path)
+    given = Path(path)
+    with hyperpool.ConnectionPool(uds=given) as pool:
+        client = kit.client(H1_PLAIN, uds=given) if of == "client" else kit.client(H1_PLAIN, pool=pool)
+        assert client.get("http://localhost/x").text == "http localhost /x"
+
+
+@pytest.mark.parametrize("bad", ["relative", "", "/", 5, b"/tmp/x", Path("relative")], ids=repr)
 def test_uds_must_be_an_absolute_path(bad: Any) -> None:
     with pytest.raises(ValueError, match="absolute path"):
         hyperpool.Client(uds=bad)
