@@ -182,7 +182,12 @@ class Client:
 
         ``options`` are those of `submit`. Raises a `HyperpoolError`; a status of 4xx or 5xx is no error here.
         """
-        return carry_out(self._journey(method, url, **options))
+        try:
+            journey = self._journey(method, url, **options)
+        except TypeError:
+            check_options("Client.request()", options)
+            raise
+        return carry_out(journey)
 
     def get(self, url: str, **options: Any) -> Response:
         """`request` with GET (RFC 9110 9.3.1)."""
@@ -278,7 +283,12 @@ class Client:
     @contextmanager
     def stream(self, method: str, url: str, **options: Any) -> Iterator[Response]:
         """A response whose body is read as it comes; closed at the end of the with block, wherever that is reached."""
-        with carry_out(self._journey(method, url, stream=True, **options)) as response:
+        try:
+            journey = self._journey(method, url, stream=True, **options)
+        except TypeError:
+            check_options("Client.stream()", options)
+            raise
+        with carry_out(journey) as response:
             yield response
 
     def download(
@@ -376,7 +386,11 @@ class Client:
         from hyperpool.policy.flights import parts_of
 
         method, url, own = parts_of(entry, options)
-        return self.submit(method, url, **own)
+        try:
+            return self.submit(method, url, **own)
+        except TypeError:
+            check_options("Client.map()", own)
+            raise
 
     # -- what a request is made of ---------------------------------------------------------------------------------
 
@@ -483,3 +497,27 @@ def _source(content: Any) -> Source | None:
 def _start_anew_in_child() -> None:
     for client in _clients:
         client._start_anew_in_child()
+
+
+# As requests calls them.
+_OTHER_NAMES = {"allow_redirects": "follow_redirects", "proxies": "proxy"}
+
+
+def check_options(call: str, options: Iterable[str]) -> None:
+    """Raises TypeError for the first that is no option of a request, with a word on where it belongs.
+
+    Asked only where a call failed: with such an option it cannot have failed for another reason.
+    """
+    known: Any = Client.submit.__kwdefaults__
+    of_client: Any = Client.__init__.__kwdefaults__
+    for name in options:
+        if name in known:
+            continue
+        here = _OTHER_NAMES.get(name, name)
+        if here in known:
+            advice = f"it is {here} here"
+        elif here in of_client:
+            advice = f"give {here} to the client, as in {call.partition('.')[0]}({here}=...), for all of its requests"
+        else:
+            advice = "see Client.submit for what there is"
+        raise TypeError(f"{call} has no option {name!r}: {advice}") from None

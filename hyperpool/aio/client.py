@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpool.aio.response import AsyncResponse
 from hyperpool.aio.uploads import AsyncSource, declared_bytes
 from hyperpool.aio.waiting import off_loop, outcome_of
-from hyperpool.client import NOT_GIVEN, Client
+from hyperpool.client import NOT_GIVEN, Client, check_options
 from hyperpool.policy.cookies import Cookies, CookiesLike
 from hyperpool.policy.defaults import DefaultHeaders
 from hyperpool.policy.retries import RetriesLike
@@ -202,8 +202,10 @@ class AsyncClient:
             options["content"] = source = AsyncSource(options["content"], length_bytes=length_bytes)
         try:
             response = await outcome_of(self._client.submit(method, url, **options))
-        except BaseException:
+        except BaseException as error:
             await _ended(source)
+            if isinstance(error, TypeError):
+                check_options("AsyncClient.stream()" if options.get("stream") else "AsyncClient.request()", options)
             raise
         if not options.get("stream"):
             await _ended(source)

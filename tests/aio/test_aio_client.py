@@ -42,6 +42,20 @@ async def test_a_request_is_awaited_and_its_body_is_here(kit: Kit, wire: Wire) -
     assert [*response.raw_fields][-1][0] == b"content-length" and response.elapsed.total_seconds() > 0
 
 
+@in_event_loop
+async def test_an_unknown_option_is_named_with_where_it_belongs(kit: Kit) -> None:
+    client = kit.client()
+    with pytest.raises(TypeError, match=r"^AsyncClient\.request\(\) has no option 'verify': .* AsyncClient\(verify="):
+        await client.get("https://localhost:1/", verify=False)
+    with pytest.raises(TypeError, match=r"^AsyncClient\.stream\(\) has no option 'allow_redirects': it is follow_redi"):
+        async with client.stream("GET", "https://localhost:1/", allow_redirects=False):
+            pass
+    with pytest.raises(TypeError, match="give a list"):
+        client.map("https://localhost:1/")
+    with pytest.raises(TypeError, match="not 5$"):
+        await client.map([5]).__anext__()
+
+
 @pytest.mark.parametrize("verb", ["get", "options", "post", "put", "patch", "delete", "query"])
 @in_event_loop
 async def test_each_verb_is_sent(kit: Kit, verb: str) -> None:

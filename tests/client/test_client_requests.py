@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import threading
 from collections.abc import Iterator
@@ -446,6 +447,48 @@ def test_map_of_nothing_is_nothing_and_a_bad_bound_is_refused_at_once(kit: Kit) 
     client = kit.client()
     assert list(client.map([])) == []
     raised(ValueError, lambda: client.map([], max_in_flight=0))
+
+
+UNKNOWN = [
+    ("verify", "as in Client(verify=...)"),
+    ("cert", "as in Client(cert=...)"),
+    ("http2", "as in Client(http2=...)"),
+    ("proxy", "as in Client(proxy=...)"),
+    ("proxies", "as in Client(proxy=...)"),
+    ("allow_redirects", "it is follow_redirects here"),
+    ("no_such", "see Client.submit"),
+]
+CALLS: dict[str, Any] = {
+    "Client.request()": [
+        lambda client, url, **options: client.request("GET", url, **options),
+        lambda client, url, **options: client.get(url, **options),
+        lambda client, url, **options: client.upload(url, io.BytesIO(b"x"), **options),
+        lambda client, url, **options: hyperpool.get(url, **options),
+    ],
+    "Client.stream()": [lambda client, url, **options: client.stream("GET", url, **options).__enter__()],
+    "Client.map()": [lambda client, url, **options: list(client.map([url], **options))],
+}
+
+
+@pytest.mark.parametrize(("option", "advice"), UNKNOWN)
+def test_an_unknown_option_is_named_with_the_call_and_where_it_belongs(kit: Kit, option: str, advice: str) -> None:
+    client = kit.client()
+    for call, ways in CALLS.items():
+        for way in ways:
+            text = str(raised(TypeError, lambda way=way: way(client, "https://localhost:1/", **{option: None})))
+            assert text.startswith(f"{call} has no option {option!r}: ")
+            assert advice in text
+
+
+def test_a_type_error_of_what_was_given_stays_what_it_is(kit: Kit) -> None:
+    client = kit.client()
+
+    def auth(request: Any) -> Any:
+        raise TypeError("mine")
+
+    for call in (client.get, lambda url, **options: list(client.map([url], **options))):
+        assert str(raised(TypeError, lambda call=call: call("https://localhost:1/", auth=auth))) == "mine"
+    raised(TypeError, lambda: client.post("https://localhost:1/", json=object()))
 
 
 @pytest.mark.parametrize("one", ["https://localhost/", b"https://localhost/"], ids=["str", "bytes"])
