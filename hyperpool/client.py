@@ -183,11 +183,10 @@ class Client:
         ``options`` are those of `submit`. Raises a `HyperpoolError`; a status of 4xx or 5xx is no error here.
         """
         try:
-            journey = self._journey(method, url, **options)
+            return carry_out(self._journey(method, url, **options))
         except TypeError:
             check_options("Client.request()", options)
             raise
-        return carry_out(journey)
 
     def get(self, url: str, **options: Any) -> Response:
         """`request` with GET (RFC 9110 9.3.1)."""
@@ -284,11 +283,11 @@ class Client:
     def stream(self, method: str, url: str, **options: Any) -> Iterator[Response]:
         """A response whose body is read as it comes; closed at the end of the with block, wherever that is reached."""
         try:
-            journey = self._journey(method, url, stream=True, **options)
+            opened = carry_out(self._journey(method, url, stream=True, **options))
         except TypeError:
             check_options("Client.stream()", options)
             raise
-        with carry_out(journey) as response:
+        with opened as response:
             yield response
 
     def download(
