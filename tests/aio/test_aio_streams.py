@@ -84,6 +84,15 @@ async def test_a_second_iterator_is_refused_what_the_first_may_hold(kit: Kit, ag
         assert first + b"".join([piece async for piece in pieces]) == pattern(1000)
 
 
+@pytest.mark.parametrize("way", ["aiter_raw", "aiter_bytes"])
+@in_event_loop
+async def test_one_that_holds_nothing_may_be_left_for_another(kit: Kit, way: str) -> None:
+    server, client = kit.pair()
+    async with client.stream("GET", server.url("/bytes/300000")) as response:
+        first = await getattr(response, way)().__anext__()
+        assert first + b"".join([piece async for piece in response.aiter_bytes(1000)]) == pattern(300_000)
+
+
 @in_event_loop
 async def test_a_whole_response_can_be_iterated_too(kit: Kit) -> None:
     server, client = kit.pair()

@@ -260,6 +260,24 @@ def test_a_streamed_response_that_was_read_to_its_end_may_be_forgotten(kit: Kit,
         gc.collect()
 
 
+def test_a_client_that_its_owner_gave_a_method_is_forgotten_with_it() -> None:
+    class Program:
+        def __init__(self) -> None:
+            self.client = hyperpool.Client(resolver=self.resolve, events=self)
+
+        def resolve(self, host: str, port: int) -> list[str]:
+            return ["127.0.0.1"]
+
+        def request(self, request: Any) -> None:
+            """It is told of requests."""
+
+    program = Program()
+    forgotten = weakref.ref(program)
+    del program
+    gc.collect()
+    assert forgotten() is None
+
+
 def test_a_forgotten_client_ends_its_threads_and_sockets(kit: Kit, wire: Wire) -> None:
     server = kit.server(wire)
     verify = AUTHORITY.ca_pem if wire.tls else True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import ipaddress
 import json
 import threading
 from collections.abc import Iterator
@@ -111,6 +112,14 @@ def test_params_may_be_an_iterator_or_have_one_as_a_value(kit: Kit) -> None:
     server, client = kit.pair(handler=mirror)
     assert client.get(server.url("/p"), params=iter([("a", 1), ("b", 2)])).json()["target"] == "/p?a=1&b=2"
     assert client.get(server.url("/p"), params={"a": (n for n in (1, None, 2))}).json()["target"] == "/p?a=1&a=2"
+
+
+def test_what_can_be_iterated_over_is_not_several_values_for_that(kit: Kit) -> None:
+    server, client = kit.pair(handler=echo_head)
+    network = ipaddress.ip_network("10.0.0.0/29")
+    assert client.get(server.url("/p"), params={"net": network}).json()["target"] == "/p?net=10.0.0.0%2F29"
+    form = client.post(server.url("/p"), data={"a": bytearray(b"xy")}, files={"b": (None, "z")}).json()
+    assert form["body"].count('name="a"') == 1
 
 
 def test_an_iterator_among_the_params_of_a_client_serves_every_request(kit: Kit) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from handoff_kit import FakeWakeup, open_pipe
+from handoff_kit import FakeWakeup, make_response, open_pipe
 
 from hyperpool.handoff.body import UploadPipe
 from hyperpool.handoff.futures import LoopFuture, ResponseFuture
 from hyperpool.handoff.inbox import Inbox
+from hyperpool.handoff.response import Response
 from hyperpool.policy.courier import Courier, Step
 
 
@@ -106,6 +107,16 @@ def test_no_lock_stays_locked(name: str, in_thread: Callable[[Callable[[], objec
         if not more:
             break
     assert n > 1
+
+
+@pytest.mark.parametrize("read", [lambda one: one.read(1), lambda one: next(one.iter_bytes(1)), Response.readline])
+def test_who_was_interrupted_may_read_on(read: Callable[[Response], object]) -> None:
+    for n in itertools.count(1):
+        response = make_response([b"a\n", b"b\n", b"c\n"], streamed=True)
+        more = interrupted_at(n, lambda response=response: read(response))  # type: ignore[misc]
+        read(response)
+        if not more:
+            break
 
 
 def test_no_wake_up_is_lost() -> None:

@@ -166,6 +166,17 @@ def test_content_that_was_read_from_a_stream_is_here() -> None:
     assert list(response.iter_lines()) == list(response.iter_lines())
 
 
+def test_raw_pieces_are_never_decoded_ones() -> None:
+    coded = gzip.compress(TEXT)
+    response = make_response([coded], fields=GZIP, streamed=True)
+    before = response.iter_raw()
+    assert response.content == TEXT
+    assert (list(before), list(response.iter_raw())) == ([], [])
+    here = make_response([coded], fields=GZIP)
+    assert here.content == TEXT
+    assert list(pickle.loads(pickle.dumps(here)).iter_raw()) == [coded]
+
+
 class TestAnInterruptedWait:
     """Ctrl-C in a thread that waits for a body: whoever catches it and reads on has missed nothing."""
 

@@ -432,9 +432,12 @@ class TestCopies:
         assert (repr(twin), twin.elapsed, twin.history[0].content) == (repr(response), response.elapsed, b"moved")
 
     def test_so_does_one_that_was_streamed_and_read(self) -> None:
-        response = make_response([gzip.compress(b"abc")], fields=GZIP, streamed=True)
+        response = make_response([gzip.compress(b"abc")], fields=GZIP, streamed=True, trailers=[(b"a", b"b")])
         assert response.content == b"abc"
-        assert pickle.loads(pickle.dumps(response)).content == b"abc"
+        response.history.append(make_response([b"moved"], status=302, streamed=True))
+        response.history[0].close()
+        twin = pickle.loads(pickle.dumps(response))
+        assert (twin.content, twin.trailers, twin.history[0].status_code) == (b"abc", {"a": "b"}, 302)
 
     def test_one_that_is_still_to_come_does_not(self) -> None:
         response = make_response([b"abc"], streamed=True)

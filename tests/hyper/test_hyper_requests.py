@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -210,6 +211,24 @@ def test_requests_that_are_put_together_side_by_side_before_an_upgrade_have_ids(
     assert (first, second) == (None, 3)
     assert connection.get_response(second).read() == pattern(6)
     assert ["x-own", "1"] in json.loads(connection.get_response(first).read())
+
+
+def test_what_a_thread_adds_never_gets_into_the_request_of_another(bench: Bench) -> None:
+    # One thread was told None, as long as it was alone; the other an id, which it does not care for.
+    _, connection = bench.pair(H2C)
+    assert connection.putrequest("GET", "/headers") is None
+
+    def beside() -> bytes:
+        assert connection.putrequest("GET", "/headers") == 3
+        connection.putheader("Authorization", "secret")
+        connection.endheaders(final=True)
+        return connection.get_response(3).read()
+
+    with ThreadPoolExecutor(1) as thread:
+        its_own = json.loads(thread.submit(beside).result(WAIT_S))
+    connection.endheaders(final=True)
+    mine = json.loads(connection.get_response().read())
+    assert (["authorization", "secret"] in its_own, ["authorization", "secret"] in mine) == (True, False)
 
 
 @pytest.mark.parametrize("header", [{}, {"Connection": "close"}])
