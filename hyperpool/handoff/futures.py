@@ -27,7 +27,8 @@ class _SafeCondition(threading.Condition):
 
     Where a handler raises, as that of Ctrl-C does, the standard library's may stay locked: it takes its lock in Python
     code, which may be left before the with block is entered. A loop that is to settle that Future would wait for ever,
-    and with it everybody who asks its origin. Here `with` gets the methods of the lock itself, which are C.
+    and with it everybody who asks its origin. Here `with`, which is all that Futures use, gets the methods of the lock
+    itself, which are C.
     """
 
     __enter__ = property(attrgetter("_lock.__enter__"))

@@ -392,8 +392,8 @@ HELD = """
     dialler = loop._dials._dialer
     locks = [
         loops._lock, loops._workshop._lock, loops._workshop._resolver._lock, trust._alpn_lock, default._lock,
-        loop.inbox._lock, silent._condition, pipe._cond, dialler._tls_config._lock, dialler._cancel._lock, shared._lock,
-        connection._lock, connection._session.calls._lock,
+        loop.inbox._lock, silent._condition._lock, pipe._lock, dialler._tls_config._lock, dialler._cancel._lock,
+        shared._lock, connection._lock, connection._session.calls._lock,
     ]
     held, release = threading.Event(), threading.Event()
     def hold():
