@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import pytest
 from handoff_kit import make_response, streaming
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hyperpool.errors import ResponseClosed
 from hyperpool.handoff.body import BodyPipe, UploadPipe
+from hyperpool.handoff.pieces import Resizer
 
 
 class Calls(list[str]):
@@ -116,3 +119,24 @@ def test_a_response_shows_its_pipe_and_keeps_what_was_read_from_it() -> None:
     response.keep(pipe.take())
     assert (response.content, response.json()) == (b"{}", {})
     assert make_response([b"here"]).pipe is None
+
+
+# -- pieces of another size, for readers that are fed ------------------------------------------------------------------
+
+
+@settings(deadline=None)  # on a busy machine an example may take long: that is no failure
+@given(st.lists(st.binary(max_size=9), max_size=6), st.integers(1, 7))
+def test_pieces_are_cut_anew_as_they_come(pieces: list[bytes], n: int) -> None:
+    resizer, made = Resizer(n), []
+    for piece in pieces:
+        made += resizer.feed(piece)
+        assert all(len(one) == n for one in made)
+    made += resizer.end()
+    assert b"".join(made) == b"".join(pieces)
+    assert not made or 0 < len(made[-1]) <= n
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_pieces_of_nothing_are_none(n: int) -> None:
+    with pytest.raises(ValueError, match="1 byte or more"):
+        Resizer(n)

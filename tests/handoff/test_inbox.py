@@ -232,6 +232,22 @@ class TestTheLock:
         inbox.put("caller")
         assert list(inbox.take()) == ["caller", "finalizer"]
 
+    def test_a_wake_up_that_is_interrupted_is_made_by_the_next_put(self) -> None:
+        """L3: Ctrl-C between the flag and the byte."""
+        inbox, wakeup = a_sleeping_inbox()
+
+        def interrupt() -> None:
+            wakeup.woken = 0
+            raise KeyboardInterrupt
+
+        wakeup.on_wake = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            inbox.put("interrupted")
+        wakeup.on_wake = lambda: None
+        inbox.put("next")
+        assert wakeup.woken == 1
+        assert list(inbox.take()) == ["interrupted", "next"]
+
     def test_drain_runs_without_the_lock(self, in_thread) -> None:
         """Section 4: no lock is held over I/O."""
         inbox, wakeup = a_sleeping_inbox()

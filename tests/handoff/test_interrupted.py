@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -117,6 +118,15 @@ def test_who_was_interrupted_may_read_on(read: Callable[[Response], object]) -> 
         read(response)
         if not more:
             break
+
+
+def test_a_condition_of_another_kind_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A model of threads, or a debugger, has its own in the place of the standard library's.
+    class Modelled(threading.Condition):
+        pass
+
+    monkeypatch.setattr(threading, "Condition", Modelled)
+    assert type(future()._condition) is Modelled
 
 
 def test_no_wake_up_is_lost() -> None:
