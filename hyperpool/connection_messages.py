@@ -7,12 +7,13 @@ came, by number of bytes or piece by piece, in any mixture.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from hyperpool.connection_errors import as_hyper_raises
-from hyperpool.errors import HyperpoolError
-from hyperpool.handoff.pieces import DECODE_INPUT_BYTES, DECODE_PIECE_BYTES, slices
+from hyperpool.handoff.pieces import Decoding
+from hyperpool.handoff.reading import ByteReader, Stage
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.protocol.content import make_decoder
 from hyperpool.protocol.events import Chunked
@@ -32,45 +33,14 @@ class HTTPVersion(enum.Enum):
     http20 = "HTTP/2"
 
 
-class _Pieces:
-    """A body, to be taken by piece or by number of bytes.
+def _reader(take: Callable[[], bytes | None]) -> ByteReader:
+    """A reader of these pieces, whose errors are hyper's."""
 
-    Owned by its response, which has one reader at a time. An error stays: a body that was cut never looks complete.
-    """
+    def taken() -> bytes | None:
+        with as_hyper_raises():
+            return take()
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest: bytes | memoryview = b""
-        self._error: HyperpoolError | None = None
-
-    def piece(self) -> bytes:
-        """The next piece as it comes, what is left of one first; b"" at the end. Blocks."""
-        piece, self._rest = self._rest, b""
-        return bytes(piece) if isinstance(piece, memoryview) else piece or self._next()
-
-    def read(self, amt: int | None) -> bytes:
-        """So many bytes, fewer only at the end; all for None or a negative number. Blocks."""
-        parts: list[bytes | memoryview] = []
-        wanted = -1 if amt is None else amt
-        while wanted and (piece := memoryview(self._rest or self._next())):
-            parts.append(piece if wanted < 0 else piece[:wanted])
-            self._rest = piece[len(parts[-1]) :] or b""
-            wanted -= len(parts[-1]) if wanted > 0 else 0
-        return b"".join(parts)
-
-    def put_back(self, data: bytes) -> None:
-        """Read this next."""
-        self._rest = data
-
-    def _next(self) -> bytes:
-        if self._error is not None:
-            raise self._error.own_copy()
-        try:
-            with as_hyper_raises():
-                return next(self._pieces, b"")
-        except HyperpoolError as error:
-            self._error = error.own_copy()
-            raise
+    return ByteReader(taken, {})
 
 
 def _whole_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -108,8 +78,8 @@ class _Message:
         self.headers = HTTPHeaderMap(response._parts.head.fields)
         self.stream_id = stream_id
         self._response = response
-        self._raw = _Pieces(response.iter_raw())
-        self._decoded: _Pieces | None = None
+        self._raw = _reader(partial(next, response.iter_raw(), None))
+        self._decoded: ByteReader | None = None
 
     # -- the body --------------------------------------------------------------------------------------------------
 
@@ -128,39 +98,24 @@ class _Message:
         of any size.
         """
         if decode_content and self._is_encoded:
-            yield from iter(self._body(True).piece, b"")
+            yield from iter(self._body(True).take, None)
             return
-        yield from _whole_chunks(iter(self._raw.piece, b""))
+        yield from _whole_chunks(iter(self._raw.take, None))
 
     def __iter__(self) -> Iterator[bytes]:
         return self.read_chunked()
 
-    def _body(self, decode: bool) -> _Pieces:
+    def _body(self, decode: bool) -> ByteReader:
         if not (decode and self._is_encoded):
             return self._raw
         if self._decoded is None:
-            self._decoded = _Pieces(self._decode())
+            decoder = make_decoder(b", ".join(self.headers[b"content-encoding"]).decode("latin-1"))
+            self._decoded = self._raw if decoder is None else _reader(Stage(self._raw.take, Decoding(decoder)).take)
         return self._decoded
 
     @property
     def _is_encoded(self) -> bool:
         return b"content-encoding" in self.headers
-
-    def _decode(self) -> Iterator[bytes]:
-        decoder = make_decoder(b", ".join(self.headers[b"content-encoding"]).decode("latin-1"))
-        encoded = iter(self._raw.piece, b"")
-        if decoder is None:
-            yield from encoded
-            return
-        for raw in slices(encoded, DECODE_INPUT_BYTES):
-            piece = decoder.decode(raw, DECODE_PIECE_BYTES)
-            while piece or not decoder.needs_input:
-                # An empty piece would be the end to whoever reads.
-                if piece:
-                    yield piece
-                piece = b"" if decoder.needs_input else decoder.decode(b"", DECODE_PIECE_BYTES)
-        if last := decoder.flush():
-            yield last
 
     @property
     def trailers(self) -> HTTPHeaderMap:
@@ -185,7 +140,7 @@ class _Message:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} [{self.status}] {self._response.request.method} {self._response._name()}>"
+        return f"<{type(self).__name__} [{self.status}] {self._response.request.method} {self._response.url}>"
 
 
 class HTTP20Response(_Message):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hyperpool.errors import HyperpoolError, ResponseClosed
 from hyperpool.handoff.forks import in_child
@@ -29,6 +29,16 @@ def _become_child() -> None:
     _process = object()
 
 
+def _lock_and_condition() -> tuple[Any, threading.Condition]:
+    """A lock to be taken by `with`, and a condition on it to wait at: for what a loop takes.
+
+    A Condition's own methods for `with` are Python code, in which a signal handler may raise while the lock is taken.
+    That would leave it locked, and the loop with it (L4). Those of the lock are C.
+    """
+    lock = threading.RLock()
+    return lock, threading.Condition(lock)
+
+
 class BodyPipe:
     """A response body on its way to one reader.
 
@@ -37,7 +47,7 @@ class BodyPipe:
     """
 
     def __init__(self, *, credit: Callable[[int], None], credit_step_bytes: int) -> None:
-        self._make_lock()
+        self._lock, self._cond = _lock_and_condition()
         self._chunks: deque[bytes] = deque()
         self._buffered_bytes = 0
         self._owed_bytes = 0
@@ -95,7 +105,7 @@ class BodyPipe:
 
     def abandon_in_child(self, error: BaseException) -> None:
         """After a fork, in the child: the reader gets what is here, then ``error``: the rest goes to the parent."""
-        self._make_lock()  # another thread, which is not here, may have held it
+        self._lock, self._cond = _lock_and_condition()  # another thread, which is not here, may have held it
         self._called = None  # it would wake the parent's reader
         if not self._ended:
             self.fail(error)
@@ -149,14 +159,8 @@ class BodyPipe:
 
     def _renew_lock_in_child(self) -> None:
         if self._process is not _process:
-            self._make_lock()
+            self._lock, self._cond = _lock_and_condition()
             self._process = _process
-
-    def _make_lock(self) -> None:
-        # `with` takes the lock itself, here and below: a Condition's own methods for that are Python code, in which a
-        # signal handler may raise while the lock is taken. That would leave it locked, and the loop with it (L4).
-        self._lock = threading.RLock()
-        self._cond = threading.Condition(self._lock)
 
     def _take_locked(self) -> bytes:
         if self._abandoned:
@@ -236,7 +240,7 @@ class UploadPipe:
     """
 
     def __init__(self, *, capacity_bytes: int, notify: Callable[[], None]) -> None:
-        self._make_lock()
+        self._lock, self._cond = _lock_and_condition()
         self._chunks: deque[memoryview] = deque()
         self._buffered_bytes = 0
         self._capacity_bytes = capacity_bytes
@@ -348,10 +352,6 @@ class UploadPipe:
 
     def abandon_in_child(self) -> None:
         """After a fork, in the child: nobody takes anything here, and another thread may have held the lock."""
-        self._make_lock()
+        self._lock, self._cond = _lock_and_condition()
         self._called = None
         self.abandon()
-
-    def _make_lock(self) -> None:
-        self._lock = threading.RLock()  # see `BodyPipe`
-        self._cond = threading.Condition(self._lock)

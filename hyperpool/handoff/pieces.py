@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 Made_co = TypeVar("Made_co", covariant=True)
@@ -65,21 +65,14 @@ class Decoding:
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """What a piece decodes to. Raises DecodeError."""
-        for part in slices((piece,), DECODE_INPUT_BYTES):
-            yield self._decoder.decode(part, DECODE_PIECE_BYTES)
+        for at in range(0, len(piece), DECODE_INPUT_BYTES):
+            yield self._decoder.decode(piece[at : at + DECODE_INPUT_BYTES], DECODE_PIECE_BYTES)
             while not self._decoder.needs_input:
                 yield self._decoder.decode(b"", DECODE_PIECE_BYTES)
 
     def end(self) -> Iterator[bytes]:
         """What is left. Raises DecodeError where the body was cut."""
         yield self._decoder.flush()
-
-
-def slices(pieces: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
-    """The same bytes, no piece larger than ``max_bytes``; smaller ones as they come."""
-    for piece in pieces:
-        for at in range(0, len(piece), max_bytes):
-            yield piece[at : at + max_bytes]
 
 
 class Lines:

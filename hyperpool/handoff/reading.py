@@ -71,6 +71,10 @@ class ByteReader:
         r"""The next line with its \n: less at the end, or where it has more than ``limit`` bytes."""
         return self._gather(_bound(limit), self._part_of_line, last=b"\n")
 
+    def put_back(self, data: bytes) -> None:
+        """Read this next, where nothing else is left."""
+        self._piece, self._at = data, 0
+
     def take(self) -> bytes | None:
         """What `read1` gives; None at the end."""
         return self._part(sys.maxsize) or None

@@ -246,7 +246,7 @@ class Response(ResponseHead):
     def _too_large(self, limit: int) -> DecodeError:
         self.close()
         return DecodeError(
-            f"the body of {self._name()} expands to more than {limit:,} bytes: iterate over it, or raise"
+            f"the body of {self.url} expands to more than {limit:,} bytes: iterate over it, or raise"
             " Limits.max_decoded_bytes",
             **self._where(),
         )

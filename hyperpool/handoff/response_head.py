@@ -112,7 +112,7 @@ class ResponseHead:
         if self.ok:
             return self
         who = "client" if self.status_code < 500 else "server"
-        message = f"{self.status_code} {self.reason} ({who} error) for {self.request.method} {self._name()}"
+        message = f"{self.status_code} {self.reason} ({who} error) for {self.request.method} {self.url}"
         raise HTTPStatusError(message, response=self, **self._where())
 
     @property
@@ -125,16 +125,12 @@ class ResponseHead:
         jar.extract_cookies(CookieView(self), urllib.request.Request(self.url))  # type: ignore[arg-type]
         return jar
 
-    def _name(self) -> str:
-        """How messages call it: by a URL that has no user in it."""
-        return self.url
-
     def _where(self) -> dict[str, Any]:
         """What every error about this response says."""
         return {"origin": self._parts.origin, "stream_id": self.stream_id, "processed": "maybe"}
 
     def __repr__(self) -> str:
-        return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self._name()}>"
+        return f"<Response [{self.status_code} {self.http_version}] {self.request.method} {self.url}>"
 
 
 class CookieView:

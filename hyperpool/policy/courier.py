@@ -48,7 +48,7 @@ class Courier:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.RLock()  # taken itself: see `BodyPipe`
+        self._lock = threading.RLock()  # taken itself: see `handoff.body`
         self._cond = threading.Condition(self._lock)
         self._due: list[tuple[float, int, Step]] = []
         self._numbers = itertools.count()

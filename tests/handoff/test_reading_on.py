@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperpool.errors import ConnectionLost, ResponseClosed
+from hyperpool.handoff.reading import ByteReader
 from hyperpool.handoff.response import Response
 
 # On a busy machine an example may take long: that is no failure.
@@ -148,6 +149,12 @@ def test_coded_bytes_are_read_raw_or_decoded(raw_first: bool) -> None:
     next(first)
     with pytest.raises(ResponseClosed):
         next(second)
+
+
+def test_what_was_read_ahead_is_put_back() -> None:
+    reader = ByteReader(iter((b"ab", b"c", None)).__next__, {})
+    reader.put_back(reader.read())
+    assert (reader.read(1), reader.read(), reader.read()) == (b"a", b"bc", b"")
 
 
 def test_a_body_that_is_here_begins_anew_with_each_iterator() -> None:
