@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -39,9 +40,10 @@ class Output:
         """Write bytes at once. Raises FileProblem, and BrokenPipeError where nobody reads any more."""
         try:
             self._put(data)
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            self._turn_away()
+            if isinstance(error, BrokenPipeError):
+                raise
             raise FileProblem.of("write", "standard output", error) from error
         if data:
             self._at_line_start = data.endswith(b"\n")
@@ -55,6 +57,13 @@ class Output:
         else:  # an object in the place of sys.stdout, such as io.StringIO
             self._stream.write(data.decode("utf-8", "replace"))
         self._stream.flush()
+
+    def _turn_away(self) -> None:
+        """Keep the interpreter, which flushes for the last time at its end, from failing once more and saying so."""
+        with suppress(AttributeError, OSError, ValueError):  # an object in its place has no descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
     def text(self, text: str, *, lexer: str | None = None) -> None:
         """Write text, coloured by the rules of a language where there are colours."""

@@ -7,7 +7,6 @@ the connection and leaves a clean line. A reader that went away (``| head``) end
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileProblem as error:
         return _failed(error, Status.FILE, debug)
     except BrokenPipeError:
-        return _nobody_reads()
+        return Status.PIPE_CLOSED
     except Exception as error:  # a fault of ours, which must not look like one of the server's
         return _failed(RuntimeError(f"{type(error).__name__}: {error}"), Status.OTHER, debug)
 
@@ -103,17 +102,6 @@ def _interrupted(output: Output, interrupt: KeyboardInterrupt) -> int:
         sys.stderr.write("\n")
     say("interrupted" + "".join(interrupt.args))
     return Status.INTERRUPTED
-
-
-def _nobody_reads() -> int:
-    """End quietly, and keep the interpreter from failing at the same pipe when it flushes for the last time."""
-    try:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-    except (AttributeError, OSError, ValueError):  # an object in its place, which is nobody's pipe
-        pass
-    return Status.PIPE_CLOSED
 
 
 @contextmanager

@@ -79,7 +79,9 @@ class Kit:
     def spawn(self, *words: str, stdin: Any = subprocess.DEVNULL, **options: Any) -> subprocess.Popen[bytes]:
         """Start the command line in a process of its own; ended with the test."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        child = subprocess.Popen(self.command(*words), stdin=stdin, **pipes)
+        # As most people have it: with that variable nothing would be left for the last flush of standard output.
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        child = subprocess.Popen(self.command(*words), stdin=stdin, env=env, **pipes)
         self.stack.callback(_end, child)
         return child
 

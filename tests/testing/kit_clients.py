@@ -21,6 +21,7 @@ def trusting(ca_pem: bytes, *alpn: str) -> ssl.SSLContext:
     """A context that trusts this CA alone, as strictly as Python 3.13 does by default."""
     context = ssl.create_default_context(cadata=ca_pem.decode())
     context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which Debian's Python 3.11 sets
     if alpn:
         context.set_alpn_protocols(list(alpn))
     return context
