@@ -35,6 +35,8 @@ RECORD_BYTES = 16_384
 # RFC 8446 5.1: content types of the first record that a TLS server can send: alert and handshake.
 _FIRST_RECORD_TYPES = b"\x15\x16"
 
+_TOO_OLD_FOR_H2 = frozenset({"TLSv1", "TLSv1.1"})
+
 # What X509_V_ERR_* mean and what helps; the numbers are fixed by OpenSSL's ABI (x509_vfy.h).
 _ISSUER = "give the certificate of its issuer as verify=, if you trust it"
 _CLOCK = "check the clock of this machine, else the server's owner must replace it"
@@ -207,6 +209,7 @@ class TlsStream:
             # A verify or info callback of a caller's own context runs in there and may raise anything.
             raise self._fail(TlsError(f"TLS handshake with {self.server_name} failed: {error!r}")) from error
         self._check_host()
+        self._check_version()
         self._ready = True
         return True
 
@@ -274,6 +277,13 @@ class TlsStream:
             # Our Finished, and in TLS 1.3 our client certificate, wait to be sent: they are not for a wrong host.
             self._muted = True
             raise self._fail(error) from error.__cause__
+
+    def _check_version(self) -> None:
+        # RFC 9113 9.2. Ours offers nothing older; a caller's own context may, and does by default in Debian's Python.
+        if self.alpn == "h2" and self.version in _TOO_OLD_FOR_H2:
+            what = f"the server chose {self.version} for HTTP/2, which needs TLS 1.2 (RFC 9113 9.2)"
+            remedy = "set minimum_version of your ssl.SSLContext, or give http2=False"
+            raise self._fail(TlsError(f"{self.server_name}: {what}; {remedy}"))
 
     def _await_more(self, waiting: Exception) -> bool:
         if self._ended:

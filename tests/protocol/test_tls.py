@@ -11,6 +11,7 @@ import ipaddress
 import re
 import ssl
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,17 @@ def settings(engine: str, *, trust: Credential = CA, **more: Any) -> TlsSettings
     return TlsSettings(verify=ssl.create_default_context(cadata=trust.pem.decode()), **more)
 
 
+def set_bounds(context: ssl.SSLContext, *, newest: ssl.TLSVersion) -> ssl.SSLContext:
+    """From TLS 1.0 on where the newest is old, which OpenSSL takes for insecure and Python for deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.maximum_version = newest
+        if newest < ssl.TLSVersion.TLSv1_2:
+            context.minimum_version = ssl.TLSVersion.TLSv1
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    return context
+
+
 class Bench:
     """A client and a server session joined by bytes.
 
@@ -141,7 +153,7 @@ class Bench:
         self.sni: str | None = None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(put(files, f"server-{id(self)}.pem", credential.pem, credential.key_pem()))
-        context.maximum_version = newest
+        set_bounds(context, newest=newest)
         context.sni_callback = self._note_sni
         if alpn:
             context.set_alpn_protocols(alpn)
@@ -781,11 +793,27 @@ def test_the_end_of_bytes_in_the_handshake_is_a_tls_error(engine: str, start: by
         client.handshake()
 
 
-def test_a_server_that_knows_only_old_tls_is_refused(engine: str, files: Path) -> None:
-    client = TlsConfig(settings(engine)).client(HOST)
-    client.handshake()
-    hello = client.ciphertext()
-    assert b"\x00\x2b" in hello and b"\x03\x02" not in hello.partition(b"\x00\x2b")[2][:9]
+def test_a_server_that_knows_only_old_tls_is_refused(files: Path) -> None:
+    bench = Bench(TlsConfig(settings("pyopenssl")).client(HOST), files, newest=ssl.TLSVersion.TLSv1_1)
+    bench.client.handshake()
+    bench.to_server()
+    with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
+        bench.server.do_handshake()
+    bench.client.feed(bench.from_server())
+    with pytest.raises(TlsError, match="protocol version"):
+        bench.client.handshake()
+
+
+@pytest.mark.parametrize("alpn", [None, "http/1.1", "h2"])
+def test_a_context_that_allows_old_tls_gets_no_http2_over_it(files: Path, alpn: str | None) -> None:
+    old = ssl.TLSVersion.TLSv1_1
+    own = set_bounds(ssl.create_default_context(cadata=CA.pem.decode()), newest=old)
+    bench = Bench(TlsConfig(TlsSettings(verify=own)).client(HOST), files, newest=old, alpn=alpn and [alpn])
+    if alpn == "h2":
+        with pytest.raises(TlsError, match=r"server.test: the server chose TLSv1.1 for HTTP/2, .* minimum_version"):
+            bench.shake()
+    else:
+        assert bench.shake().client.version == "TLSv1.1"
 
 
 def test_handshake_is_true_ever_after(engine: str, files: Path) -> None:
