@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from hyperpool.testing import CertificateAuthority, Server
@@ -50,6 +51,20 @@ def opened(gate: threading.Event) -> None:
     """Wait for the gate, in a handler or a generator; fails instead of hanging."""
     if not gate.wait(WAIT_S):
         raise AssertionError("the gate was never opened")
+
+
+@contextmanager
+def nobody(port: int = 0) -> Iterator[int]:
+    """A port at which connections are refused meanwhile; ``port``: this one, whose server has gone.
+
+    It is bound, so that nobody else is given it: no server of another test, and no client for its own end.
+    """
+    with socket.socket() as sock:
+        # For what the server has left there; not for longer, since others of this kind might share the port.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(port != 0))
+        sock.bind(("127.0.0.1", port))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        yield sock.getsockname()[1]
 
 
 def eventually(holds: Callable[[], bool]) -> bool:

@@ -12,7 +12,7 @@ from aio_kit import PIECE, Kit, Spring, Wire, in_event_loop, until
 
 import hyperpool
 from hyperpool.testing import Refuse, Reply, Request, Silence
-from stage import opened
+from stage import nobody, opened
 
 MIB = 1 << 20
 
@@ -161,6 +161,7 @@ async def test_a_cancelled_request_closes_the_generator(kit: Kit, wire: Wire) ->
 async def test_a_request_that_cannot_be_sent_leaves_no_task(kit: Kit) -> None:
     server, client = kit.pair()
     server.close()
+    kit.enter(nobody(server.port))
     with pytest.raises(hyperpool.ConnectError):
         await client.post(server.url(), content=Spring(MIB).body())
     with pytest.raises(hyperpool.InvalidURL):

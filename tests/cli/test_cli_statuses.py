@@ -15,12 +15,7 @@ from cli_support import Kit, seen_of
 from hyperpool import errors
 from hyperpool.cli.statuses import Status, of_error
 from hyperpool.testing import CertificateAuthority, Reply, Request, Silence
-
-
-def a_closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+from stage import nobody
 
 
 class TestCheckStatus:
@@ -41,7 +36,7 @@ class TestFailures:
         assert kit.run("no-such-host.invalid").status == Status.NAME
 
     def test_a_port_where_nobody_listens(self, kit: Kit) -> None:
-        assert kit.run(f"http://127.0.0.1:{a_closed_port()}/").status == Status.CONNECT
+        assert kit.run(f"http://127.0.0.1:{kit.stack.enter_context(nobody())}/").status == Status.CONNECT
 
     def test_a_certificate_of_somebody_else(self, kit: Kit) -> None:
         server = kit.server(authority=CertificateAuthority(), certificate=None)

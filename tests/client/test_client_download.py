@@ -23,7 +23,7 @@ from hyperpool import default
 from hyperpool.errors import ChecksumError
 from hyperpool.testing import Disconnect, Reply, Request, Reset, pattern
 from shelf import BODY, FRESH, OLD, SHA256, SIZE, Shelf
-from stage import WAIT_S, eventually, opened
+from stage import WAIT_S, eventually, nobody, opened
 
 # Nothing is waited for between two attempts.
 AT_ONCE = Retry(3, backoff_factor=0)
@@ -368,6 +368,7 @@ def test_retries_are_counted_over_the_whole_download(kit: Kit, wire: Wire, targe
 def test_a_server_that_cannot_be_reached_leaves_nothing(kit: Kit, target: Path) -> None:
     server, client = kit.pair(H1_PLAIN)
     server.close()
+    kit.enter(nobody(server.port))
     fails(client, server.url(), target, hyperpool.ConnectError)
     assert left_in(target) == []
 
@@ -375,6 +376,7 @@ def test_a_server_that_cannot_be_reached_leaves_nothing(kit: Kit, target: Path) 
 def test_what_an_earlier_call_left_survives_a_server_that_is_away(kit: Kit, target: Path) -> None:
     server, client = cut(kit, Shelf(), target)
     server.close()
+    kit.enter(nobody(server.port))
     fails(client, server.url("/a"), target, hyperpool.ConnectError)
     assert left_in(target) == ["file.bin.part", "file.bin.part.json"]
 

@@ -12,7 +12,7 @@ from client_support import H1_PLAIN, H1_TLS, H2_PLAIN, H2_TLS, Kit, Wire, error_
 
 import hyperpool
 from hyperpool.testing import Disconnect, Reply, Reset, ScriptedConnection, pattern
-from stage import WAIT_S, opened
+from stage import WAIT_S, nobody, opened
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 
@@ -23,14 +23,9 @@ def still_good(kit: Kit, client: hyperpool.Client, wire: Wire) -> None:
     assert client.get(server.url("/bytes/1000")).content == pattern(1000)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def test_a_refused_connection_is_a_connect_error(kit: Kit, wire: Wire) -> None:
     client = kit.client(wire)
-    origin = f"{'https' if wire.tls else 'http'}://127.0.0.1:{free_port()}"
+    origin = f"{'https' if wire.tls else 'http'}://127.0.0.1:{kit.enter(nobody())}"
     error = raised(hyperpool.ConnectError, lambda: client.post(origin + "/", content=b"x"))
     assert (error.origin, error.processed, error.stream_id) == (origin, "no", None)
     assert "refused" in str(error).lower() and isinstance(error.__cause__, OSError)
@@ -39,7 +34,7 @@ def test_a_refused_connection_is_a_connect_error(kit: Kit, wire: Wire) -> None:
 
 def test_a_refused_connection_fails_everybody_who_waits_each_with_an_error_of_its_own(kit: Kit) -> None:
     client = kit.client(H1_PLAIN)
-    url = f"http://127.0.0.1:{free_port()}/"
+    url = f"http://127.0.0.1:{kit.enter(nobody())}/"
     errors = [error_of(future) for future in [client.submit("GET", url) for _ in range(20)]]
     assert {type(error) for error in errors} == {hyperpool.ConnectError}
     assert len(set(map(id, errors))) == 20
@@ -419,8 +414,8 @@ def test_a_lost_connection_fails_all_its_requests_and_the_next_ones_get_a_new_on
 
 
 def test_no_foreign_exception_escapes_and_the_cause_is_kept(kit: Kit) -> None:
-    client = kit.client(H1_PLAIN)
-    error = raised(hyperpool.ConnectError, lambda: client.get(f"http://127.0.0.1:{free_port()}/"))
+    client, url = kit.client(H1_PLAIN), f"http://127.0.0.1:{kit.enter(nobody())}/"
+    error = raised(hyperpool.ConnectError, lambda: client.get(url))
     assert isinstance(error.__cause__, ConnectionRefusedError)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email.utils
 import itertools
-import socket
 import threading
 import time
 from typing import Any
@@ -16,7 +15,7 @@ from urllib3.util import Retry
 import hyperpool
 from hyperpool.policy.retries import BURST, SHARE, TRICKLE_PER_S, RetryBudget
 from hyperpool.testing import Disconnect, Reply, Request, Reset, Silence
-from stage import WAIT_S, eventually
+from stage import WAIT_S, eventually, nobody
 
 
 def by_request(client: Any, method: str, url: str, **options: Any) -> Any:
@@ -99,15 +98,9 @@ def test_without_retries_nothing_is_sent_again(kit: Kit, wire: Wire, way: Any) -
     assert way(client, "GET", server.url("/status")).status_code == 503
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 @ways
 def test_a_connection_that_is_refused_is_tried_again_for_any_method(kit: Kit, way: Any) -> None:
-    url = f"http://127.0.0.1:{closed_port()}/"
+    url = f"http://127.0.0.1:{kit.enter(nobody())}/"
     client = kit.client(H2_TLS)
     error = raised(hyperpool.ConnectError, lambda: way(client, "POST", url, retries=2))
     assert "after 2 retries" in str(error) and error.processed == "no"
@@ -151,11 +144,18 @@ def test_retry_after_in_seconds_is_waited_for(kit: Kit, way: Any) -> None:
 @ways
 @pytest.mark.slow
 def test_retry_after_as_a_date_is_waited_for(kit: Kit, way: Any) -> None:
-    date = email.utils.formatdate(time.time() + 2, usegmt=True)
-    server, client = kit.pair(handler=in_turn(Reply(429, (("retry-after", date),)), b"at last"), retries=1)
-    began_at = time.time()
+    dates: list[str] = []
+
+    def busy_once(request: Request) -> Any:
+        if dates:
+            return b"at last"
+        # Of the moment of the answer: one that was made before might have passed by then.
+        dates.append(email.utils.formatdate(time.time() + 2, usegmt=True))
+        return Reply(429, (("retry-after", dates[0]),))
+
+    server, client = kit.pair(handler=busy_once, retries=1)
     assert way(client, "GET", server.url()).status_code == 200
-    assert time.time() >= email.utils.parsedate_to_datetime(date).timestamp() > began_at
+    assert time.time() >= email.utils.parsedate_to_datetime(dates[0]).timestamp()
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "", "0", "Thu, 01 Jan 1970 00:00:00 GMT"])

@@ -39,7 +39,7 @@ from hyperpool.contrib.httpx.errors import as_httpx_raises
 from hyperpool.contrib.httpx.sending import as_limits, as_proxy
 from hyperpool.testing import Disconnect, Reply, Request, Reset, ScriptedPeer, inline, pattern
 from proxy_kit import SocksProxy, TunnelProxy
-from stage import AUTHORITY, SERVER_CERTIFICATE, WAIT_S, opened
+from stage import AUTHORITY, SERVER_CERTIFICATE, WAIT_S, nobody, opened
 
 _VERSIONS = {True: "HTTP/2", False: "HTTP/1.1"}
 PIECE = bytes(64 << 10)
@@ -328,6 +328,7 @@ def test_each_error_has_its_httpx_class(error: errors.HyperpoolError, kind: type
 def test_a_refused_connection_is_a_connect_error(bench: Bench) -> None:
     server, client = bench.server(), client_of(bench)
     server.close()
+    bench.enter(nobody(server.port))
     error = raised(httpx.ConnectError, lambda: client.get(server.url()))
     assert isinstance(error.__cause__, hyperpool.ConnectError) and error.request.url == server.url()
 
@@ -473,6 +474,7 @@ def test_a_transport_serves_one_client_after_another(bench: Bench, kind: Any) ->
 def test_retries_are_for_connections_that_cannot_be_made(bench: Bench) -> None:
     server = bench.server()
     server.close()
+    bench.enter(nobody(server.port))
     dials = 0
 
     class Counting(HyperpoolTransport):

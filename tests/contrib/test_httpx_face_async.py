@@ -17,7 +17,7 @@ from httpx_kit import async_client_of, client_of, in_event_loop
 import hyperpool
 from hyperpool.contrib.httpx import AsyncHyperpoolTransport, HyperpoolTransport
 from hyperpool.testing import Reply, Reset, Silence, pattern
-from stage import AUTHORITY, WAIT_S, opened
+from stage import AUTHORITY, WAIT_S, nobody, opened
 
 PIECE = bytes(64 << 10)
 _VERSIONS = {True: "HTTP/2", False: "HTTP/1.1"}
@@ -236,6 +236,7 @@ async def test_errors_are_httpxs_own(bench: Bench) -> None:
     with pytest.raises(httpx.UnsupportedProtocol):
         await client.get("ftp://localhost/")
     server.close()
+    bench.enter(nobody(server.port))
     # Of its own: the connection of the other one may not have heard yet that it is over.
     fresh = async_client_of(bench)
     with pytest.raises(httpx.ConnectError) as caught:
@@ -259,6 +260,7 @@ async def test_an_error_in_mid_body_comes_after_what_came(bench: Bench) -> None:
 async def test_retries_are_for_connections_that_cannot_be_made(bench: Bench) -> None:
     server = bench.server()
     server.close()
+    bench.enter(nobody(server.port))
     dials = 0
 
     class Counting(AsyncHyperpoolTransport):

@@ -20,7 +20,7 @@ import hyperpool
 from hyperpool.testing import Disconnect, Reply, Request, inline, pattern
 from hyperpool.window import FlowControlManager
 from proxy_kit import SocksProxy, TunnelProxy
-from stage import AUTHORITY, WAIT_S, eventually, opened
+from stage import AUTHORITY, WAIT_S, eventually, nobody, opened
 
 requests = pytest.importorskip("requests", reason="requests is not installed")
 from requests import exceptions  # noqa: E402
@@ -270,9 +270,8 @@ def test_a_read_timeout_after_retries_is_a_timeout_too(bench: Bench) -> None:
 
 
 def test_a_refused_connection_is_a_connection_error(bench: Bench) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    error = raised(exceptions.ConnectionError, lambda: bench.session().get(f"http://localhost:{port}/"))
+    url = f"http://localhost:{bench.enter(nobody())}/"
+    error = raised(exceptions.ConnectionError, lambda: bench.session().get(url))
     assert type(error.__cause__) is hyperpool.ConnectError
 
 

@@ -52,7 +52,7 @@ import hyperpool
 from hyperpool.contrib import urllib3 as face
 from hyperpool.testing import Disconnect, Reply, Request, Reset, inline, pattern
 from proxy_kit import SocksProxy, TunnelProxy
-from stage import AUTHORITY, SERVER_CERTIFICATE, WAIT_S, eventually, in_time, opened
+from stage import AUTHORITY, SERVER_CERTIFICATE, WAIT_S, eventually, in_time, nobody, opened
 
 # For a server to answer; the connection may take its time.
 SHORT = Timeout(connect=WAIT_S, read=0.05)
@@ -343,19 +343,14 @@ def test_shutdown_wakes_a_reader_that_waits(bench: Bench) -> None:
 # -- exceptions --------------------------------------------------------------------------------------------------------
 
 
-def unused_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def test_a_refused_connection_is_a_new_connection_error(bench: Bench) -> None:
-    url = f"http://localhost:{unused_port()}/"
+    url = f"http://localhost:{bench.enter(nobody())}/"
     error = raised(NewConnectionError, lambda: bench.manager().request("GET", url, retries=False))
     assert type(error.__cause__) is hyperpool.ConnectError
 
 
 def test_after_retries_it_is_the_reason_of_a_max_retry_error(bench: Bench) -> None:
-    url = f"http://localhost:{unused_port()}/"
+    url = f"http://localhost:{bench.enter(nobody())}/"
     error = raised(MaxRetryError, lambda: bench.manager().request("GET", url, retries=Retry(2, backoff_factor=0)))
     assert isinstance(error.reason, NewConnectionError)
     assert isinstance(error.reason.__cause__, hyperpool.ConnectError)
@@ -812,7 +807,7 @@ def test_a_proxy_that_refuses_is_a_proxy_error(bench: Bench) -> None:
 
 
 def test_a_proxy_that_is_not_there_is_a_proxy_error(bench: Bench) -> None:
-    manager = bench.enter(face.ProxyManager(f"http://localhost:{unused_port()}"))
+    manager = bench.enter(face.ProxyManager(f"http://localhost:{bench.enter(nobody())}"))
     raised(ProxyError, lambda: manager.request("GET", "http://elsewhere.test/", retries=False))
 
 

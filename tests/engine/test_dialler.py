@@ -15,6 +15,7 @@ from hyperpool.engine.trust import TlsConfig
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.messages import Dialed, DialFailed
 from hyperpool.values import Route, TlsSettings, parse_url
+from stage import nobody
 
 WAIT_S = 45.0  # a bound for broken code only
 
@@ -57,11 +58,10 @@ def test_a_connection_is_handed_over_once_there_is_memory_for_the_message(listen
 
 
 def test_so_is_a_failure() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
     inbox = _ShortOfMemory(3)
-    dial(port, inbox.put)
-    assert type(inbox.taken.get(timeout=WAIT_S)) is DialFailed
+    with nobody() as port:
+        dial(port, inbox.put)
+        assert type(inbox.taken.get(timeout=WAIT_S)) is DialFailed
 
 
 def test_a_connection_that_comes_too_late_is_closed(listener: socket.socket) -> None:

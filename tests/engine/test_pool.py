@@ -22,7 +22,7 @@ from hyperpool.pool import ConnectionPool
 from hyperpool.testing import Reply, Server
 from hyperpool.testing.messages import Request as Seen
 from hyperpool.values import Limits, Request, Timeout, parse_url
-from stage import eventually
+from stage import eventually, nobody
 
 WAIT_S = 45.0  # for what is expected at once: a bound for broken code only
 
@@ -431,9 +431,7 @@ def test_a_dial_that_fails_in_an_unforeseen_way_is_told_to_those_who_wait(
 
 
 def test_a_refused_connection_is_a_connect_error_and_its_loop_ends(pool: ConnectionPool) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(ConnectError):
+    with nobody() as port, pytest.raises(ConnectError):
         get(pool, f"http://127.0.0.1:{port}/").result()
     join_loops()
 

@@ -17,7 +17,7 @@ from hyperpool import errors, http_client
 from hyperpool.http_client.faults import standard_error
 from hyperpool.testing import Disconnect, Reply, ScriptedConnection, Silence, pattern
 from proxy_kit import TunnelProxy
-from stage import WAIT_S
+from stage import WAIT_S, nobody
 
 
 def raised(kind: type[BaseException], cause: type[BaseException], act: Any) -> Any:
@@ -35,17 +35,10 @@ def impatient(kit: Kit, server: Any, timeout_s: float = 0.05) -> Any:
     return connection
 
 
-@pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 @pytest.mark.parametrize("tls", [True, False])
-def test_nobody_listens(kit: Kit, closed_port: int, tls: bool) -> None:
+def test_nobody_listens(kit: Kit, tls: bool) -> None:
     kind = http_client.HTTPSConnection if tls else http_client.HTTPConnection
-    connection = kind("localhost", closed_port)
+    connection = kind("localhost", kit.enter(nobody()))
     error = raised(ConnectionRefusedError, errors.ConnectError, lambda: connection.request("GET", "/"))
     assert error.errno == errno.ECONNREFUSED
 

@@ -14,7 +14,7 @@ from hyperpool.connection_errors import ChunkedDecodeError, ConnectionResetError
 from hyperpool.connection_messages import HTTP11Response, HTTP20Response, HTTPVersion
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.testing import Disconnect, Reply, Reset, pattern, pattern_pieces
-from stage import WAIT_S, eventually, opened
+from stage import WAIT_S, eventually, nobody, opened
 
 
 def response_to(connection: Any, method: str, url: str, **options: Any) -> Any:
@@ -301,6 +301,7 @@ def test_a_lost_connection_is_a_builtin_error_too(bench: Bench, way: Way) -> Non
 def test_a_server_that_is_not_there_is_a_connection_error(bench: Bench, way: Way) -> None:
     server = bench.server(way)
     server.close()
+    bench.enter(nobody(server.port))
     connection = bench.connection(way, server.port, timeout=WAIT_S)
     with pytest.raises(ConnectionError):
         connection.request("GET", "/")

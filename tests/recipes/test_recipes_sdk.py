@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hyperpool.testing import Disconnect, Reply, Request, pattern
+from stage import nobody
 
 THREADS = 32
 KEYS = {"AWS_ACCESS_KEY_ID": "an-id", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -129,7 +130,7 @@ def test_errors_are_botocores_own(boto: Any) -> None:
     server.close()
     # The second one where the connection of before had not heard yet that it is over.
     gone = (botocore.exceptions.EndpointConnectionError, botocore.exceptions.ConnectionClosedError)
-    with pytest.raises(gone):
+    with nobody(server.port), pytest.raises(gone):
         s3.get_object(Bucket="bucket", Key="none")
 
 
