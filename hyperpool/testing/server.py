@@ -179,8 +179,8 @@ class Server:
                     self._serve(self._listener.accept()[0])
 
     def _serve(self, sock: socket.socket) -> None:
-        connection = ServedConnection(sock, number=self._log.opened(), service=self._service)
-        with self._lock:
+        with self._lock:  # whoever was told of the connection by the log, and commands it, finds it
+            connection = ServedConnection(sock, number=self._log.opened(), service=self._service)
             self._connections = [*(other for other in self._connections if not other.join(0)), connection]
             connection.start()
 

@@ -146,8 +146,11 @@ def test_a_future_that_the_caller_resolves_harms_nothing_and_frees_its_slot(
     kit: Kit, wire: Wire, stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, client = kit.pair(wire)
-    future = client.submit("GET", server.url("/delay/0.1"), stream=stream)
+    gate = kit.gate()
+    server.route("/gated")(lambda request: (opened(gate), "late")[1])
+    future = client.submit("GET", server.url("/gated"), stream=stream)
     future.set_result("mine")
+    gate.set()
     assert eventually(lambda: client.pool.stats().open_streams == client.pool.stats().queued == 0)
     assert serves(client, server)
     assert future.result() == "mine"

@@ -286,8 +286,8 @@ def test_a_forgotten_client_ends_its_threads_and_sockets(kit: Kit, wire: Wire) -
     threads = [thread for thread in threading.enumerate() if thread.name == f"hyperpool {server.origin}"]
     forgotten = weakref.ref(client)
     del client
-    gc.collect()
-    assert forgotten() is None
+    # The loop may be on its way to its next turn yet, with what it has settled in its hands.
+    assert eventually(lambda: gc.collect() >= 0 and forgotten() is None)
     for thread in threads:
         thread.join(WAIT_S)
     assert server.wait_until(lambda server: server.connections_open == 0, WAIT_S)

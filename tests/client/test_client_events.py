@@ -12,7 +12,7 @@ from client_support import H1_PLAIN, H2_PLAIN, Kit, Wire, raised, stale
 import hyperpool
 from hyperpool.handoff.hooks import NAMES
 from hyperpool.testing import Disconnect, Refuse, Reply
-from stage import WAIT_S, eventually
+from stage import WAIT_S, eventually, opened
 
 
 class Log:
@@ -149,16 +149,20 @@ def test_a_lost_connection_is_told_with_the_error(kit: Kit, wire: Wire) -> None:
 
 
 def test_as_many_connections_are_closed_as_were_opened(kit: Kit) -> None:
-    log = Log()
-    server, client = kit.pair(H1_PLAIN, events=log)
-    for future in [client.submit("GET", server.url("/bytes/10")) for _ in range(50)]:
+    log, gate = Log(), kit.gate()
+    server, client = kit.pair(H1_PLAIN, lambda request: (opened(gate), "ok")[1], events=log)
+    futures = [client.submit("GET", server.url()) for _ in range(50)]
+    # None is answered before a second one has come, over another connection.
+    assert server.wait_until(lambda seen: len(seen.requests) > 1, WAIT_S)
+    gate.set()
+    for future in futures:
         future.result(WAIT_S)
     client.close()
-    opened = [info for _, info in log.of("connection_opened")]
-    closed = [info for _, info, _ in log.of("connection_closed")]
-    assert server.wait_until(lambda seen: seen.connections_accepted == len(opened), WAIT_S), "accepting may come later"
-    assert len(opened) > 1
-    assert {id(info) for info in opened} == {id(info) for info in closed} and len(closed) == len(opened)
+    begun = [info for _, info in log.of("connection_opened")]
+    ended = [info for _, info, _ in log.of("connection_closed")]
+    assert server.wait_until(lambda seen: seen.connections_accepted == len(begun), WAIT_S), "accepting may come later"
+    assert len(begun) > 1
+    assert {id(info) for info in begun} == {id(info) for info in ended} and len(ended) == len(begun)
 
 
 def test_hooks_run_where_the_documentation_says(kit: Kit) -> None:

@@ -194,11 +194,12 @@ def test_a_slow_generator_is_no_write_timeout(kit: Kit, wire: Wire) -> None:
 
     def slow() -> Iterator[bytes]:
         yield b"a"
-        raised(hyperpool.ReadTimeout, lambda: client.get(server.url("/fault/silence"), timeout=(5, 4 * SHORT_S)))
+        raised(hyperpool.ReadTimeout, lambda: client.get(server.url("/fault/silence"), timeout=(WAIT_S, 4 * SHORT_S)))
         yield b"b"
 
     timeout = hyperpool.Timeout(write=SHORT_S, read=WAIT_S)
-    assert client.post(server.url("/echo"), content=slow(), timeout=timeout).content == b"ab"
+    # The little that is written may take as long on a busy machine.
+    assert in_time(lambda: client.post(server.url("/echo"), content=slow(), timeout=timeout)).content == b"ab"
 
 
 def test_waiting_for_a_stream_slot_is_a_pool_timeout(kit: Kit, wire: Wire) -> None:
@@ -370,7 +371,7 @@ def test_a_peer_without_settings_is_given_up(kit: Kit) -> None:
     gate.set()
 
 
-@pytest.mark.parametrize("given", [5, 5.0, (1, 5), None, hyperpool.Timeout(5)], ids=repr)
+@pytest.mark.parametrize("given", [45, 45.0, (40, 45), None, hyperpool.Timeout(45)], ids=repr)
 def test_a_timeout_is_taken_in_the_forms_that_people_know(kit: Kit, given: Any) -> None:
     server, client = kit.pair(timeout=given)
     assert client.get(server.url("/bytes/1"), timeout=given).status_code == 200
@@ -380,7 +381,7 @@ def test_a_urllib3_timeout_is_taken(kit: Kit) -> None:
     import urllib3
 
     server, client = kit.pair()
-    timeout = urllib3.Timeout(connect=5, read=SHORT_S)
+    timeout = urllib3.Timeout(connect=WAIT_S, read=SHORT_S)
     raised(hyperpool.ReadTimeout, lambda: client.get(server.url("/fault/silence"), timeout=timeout))
 
 

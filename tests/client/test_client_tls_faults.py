@@ -417,10 +417,11 @@ def test_each_connection_is_what_its_own_alpn_says(kit: Kit, trusting: Callable[
     def script(connection: ScriptedConnection) -> None:
         if connection.number == 1:
             connection.greet()
-            connection.headers(1, [(":status", "200")], end_stream=True)
+            connection.wait_frame(HeadersFrame)
             peer.tls_context.set_alpn_protocols(["http/1.1"])
-            connection.recv_until(b"\0")
-            connection.cut()
+            connection.headers(1, [(":status", "200")], end_stream=True)
+            connection.sock.shutdown(socket.SHUT_WR)
+            connection.drain()  # until the client has closed its end, and asks elsewhere
             return
         connection.recv_until(b"\r\n\r\n")
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
