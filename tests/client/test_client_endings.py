@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from client_support import H1_PLAIN, H2_TLS, Kit, Wire, error_of, raised, run_program
+from test_process_exit import PRELUDE as WAITING_PRELUDE
 
 import hyperpool
 from hyperpool.testing import Reply, ScriptedConnection, pattern
@@ -439,9 +440,10 @@ def test_ctrl_c_in_a_waiting_main_thread_cancels_the_request(
     server = kit.server(wire, errors_expected=True)
     ca = tmp_path / "ca.pem"
     ca.write_bytes(AUTHORITY.ca_pem)
-    program = PRELUDE + textwrap.dedent(f"""
+    program = WAITING_PRELUDE + textwrap.dedent(f"""
         def interrupt():
             sys.stdin.readline()
+            waiting(threading.main_thread(), "wait", "result")
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=interrupt).start()
         try:

@@ -16,7 +16,7 @@ import pytest
 from client_support import H1_PLAIN, H2_PLAIN, H2_TLS, Kit, Wire, run_program
 
 from hyperpool.testing import Reply
-from stage import AUTHORITY, WAIT_S
+from stage import AUTHORITY, WAIT_S, opened
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,7 +27,7 @@ PRELUDE = """
 import faulthandler, os, signal, sys, threading, time, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of every fork with threads
 faulthandler.register(signal.SIGALRM, chain=True)  # what hangs says where, and dies
-signal.alarm(15)
+signal.alarm(75)
 import asyncio, concurrent.futures as cf
 import hyperpool
 origin, ca, http2 = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
@@ -36,6 +36,10 @@ client = hyperpool.Client(verify=ca if origin.startswith("https") else True, htt
 def get(path, **options):
     return client.submit("GET", origin + path, **options)
 
+def release():
+    # Lets the server answer what it has held so far: requests that are under way at a fork stay so until then.
+    assert get("/release").result().ok
+
 async def awaited(future):
     return await asyncio.wrap_future(future)
 
@@ -43,7 +47,7 @@ def in_child(act):
     # Runs act in a forked child; its status. What it raises is printed, and makes the test fail.
     child = os.fork()
     if child == 0:
-        signal.alarm(10)
+        signal.alarm(60)
         status = 1
         try:
             act()
@@ -69,6 +73,9 @@ def lost(act):
 def forks(kit: Kit, folder: Path, program: str, *, wire: Wire = H2_TLS, server: Any = None) -> Any:
     """Run the program; the server that it talked to. It must exit with 0 and say nothing."""
     server = server or kit.server(wire)
+    released = kit.gate()
+    server.route("/held")(lambda request: (opened(released), Reply(200, (), b"held"))[1])
+    server.route("/release")(lambda request: (released.set(), Reply(200))[1])
     ca = folder / "ca.pem"
     ca.write_bytes(AUTHORITY.ca_pem)
     text = PRELUDE + textwrap.dedent(program)
@@ -99,15 +106,16 @@ def test_a_parents_future_fails_in_the_child_at_once_and_is_answered_in_the_pare
     kit: Kit, tmp_path: Path, wire: Wire, name: str
 ) -> None:
     program = f"""
-        future = get("/delay/0.7")
+        future = get("/held")
         assert get("/bytes/3").result().content
         def act():
             {WAITS[name]}
         assert in_child(act) == 0
+        release()
         assert future.result().status_code == 200
     """
     server = forks(kit, tmp_path, program, wire=wire)
-    assert sorted(one.target for one in server.requests) == ["/bytes/3", "/delay/0.7"]
+    assert sorted(one.target for one in server.requests) == ["/bytes/3", "/held", "/release"]
 
 
 def test_futures_that_wait_for_a_stream_fail_in_the_child_and_are_sent_once_by_the_parent(
@@ -116,17 +124,19 @@ def test_futures_that_wait_for_a_stream_fail_in_the_child_and_are_sent_once_by_t
     program = """
         limits = hyperpool.Limits(max_connections_per_origin=1)
         client = hyperpool.Client(verify=ca, http1=False, limits=limits)
-        futures = [get("/delay/0.1") for _ in range(10)]
-        assert futures[0].result()
+        assert get("/bytes/3").result().ok
+        futures = [get("/held") for _ in range(10)]
         def act():
             late = cf.wait(futures).done
             assert len(late) == 10
-            assert sum(isinstance(one.exception(), hyperpool.ConnectionLost) for one in late) >= 5
+            assert all(isinstance(one.exception(), hyperpool.ConnectionLost) for one in late)
         assert in_child(act) == 0
+        # Over another connection: of this one the only stream is taken.
+        assert hyperpool.Client(verify=ca).get(origin + "/release").ok
         assert [one.result().status_code for one in futures] == [200] * 10
     """
     server = forks(kit, tmp_path, program, server=kit.server(H2_TLS, max_concurrent_streams=1))
-    assert len(server.requests) == 10
+    assert [one.target for one in server.requests].count("/held") == 10
 
 
 def test_a_future_that_waits_for_a_dial_fails_in_the_child_and_the_dial_is_the_parents_alone(
@@ -262,9 +272,10 @@ def test_a_done_callback_runs_in_the_parent_alone(kit: Kit, tmp_path: Path) -> N
         def again(future):
             os.write(ran[1], b"p" if os.getpid() == parent else b"c")
         ran, parent = os.pipe(), os.getpid()
-        future = get("/delay/0.3")
+        future = get("/held")
         future.add_done_callback(again)
         assert in_child(lambda: lost(future.result)) == 0
+        release()
         future.result()
         client.close()
         assert os.read(ran[0], 10) == b"p"
@@ -277,14 +288,15 @@ def test_a_map_that_came_along_ends_with_the_error_and_goes_on_in_the_parent(
     kit: Kit, tmp_path: Path, wire: Wire
 ) -> None:
     program = """
-        results = client.map([origin + "/bytes/3"] + [origin + "/delay/0.5"] * 3)
+        results = client.map([origin + "/bytes/3"] + [origin + "/held"] * 3)
         assert next(results).content
         def act():
             assert lost(lambda: list(results))
         assert in_child(act) == 0
+        release()
         assert [one.status_code for one in results] == [200] * 3
     """
-    assert len(forks(kit, tmp_path, program, wire=wire).requests) == 4
+    assert len(forks(kit, tmp_path, program, wire=wire).requests) == 5
 
 
 # -- the child's own ---------------------------------------------------------------------------------------------------
@@ -313,13 +325,14 @@ def test_a_child_that_returns_from_a_done_callback_does_not_go_on_with_the_paren
         def callback(_):
             children.append(os.fork())
             done.set()
-        others = [get("/delay/0.4") for _ in range(5)]
+        others = [get("/held") for _ in range(5)]
         get("/bytes/1").add_done_callback(callback)
         assert done.wait(30)
         assert os.waitpid(children[0], 0)[1] == 0
+        release()
         assert [one.result().status_code for one in others] == [200] * 5
     """
-    assert len(forks(kit, tmp_path, program).requests) == 6
+    assert len(forks(kit, tmp_path, program).requests) == 7
 
 
 @both
@@ -382,9 +395,9 @@ HELD = """
     from hyperpool.http_client import shared
     from hyperpool.values import parse_url
     connection = hyperpool.HTTPConnection(origin.split("//")[1], secure=False)
-    connection.request("GET", "/delay/0.7")
+    connection.request("GET", "/held")
     connection.request("GET", "/bytes/3")
-    silent = get("/delay/0.7")
+    silent = get("/held")
     streamed = get("/bytes/10000000", stream=True).result()
     loops = client.pool._loops
     (loop, *_) = loops.alive()
@@ -395,7 +408,7 @@ HELD = """
         loop.inbox._lock, silent._condition._lock, pipe._lock, dialler._tls_config._lock, dialler._cancel._lock,
         shared._lock, connection._lock, connection._session.calls._lock,
     ]
-    held, release = threading.Event(), threading.Event()
+    held, go_on = threading.Event(), threading.Event()
     def hold():
         # What other threads may be doing in the moment of the fork.
         import contextlib
@@ -403,7 +416,7 @@ HELD = """
             for lock in locks:
                 stack.enter_context(lock)
             held.set()
-            release.wait(30)
+            go_on.wait(30)
     threading.Thread(target=hold, daemon=True).start()
     held.wait(30)
 """
@@ -437,8 +450,9 @@ def test_no_lock_that_was_held_at_the_fork_holds_up_the_child(kit: Kit, tmp_path
         def act():
             {USES[name].strip()}
         status = in_child(act)
-        release.set()
+        go_on.set()
         assert status == 0
+        release()
         assert silent.result().status_code == 200
         assert len(streamed.read()) == 10_000_000
         assert connection.get_response(1).status == 200
@@ -486,7 +500,7 @@ def test_a_connection_object_with_a_request_under_way_is_told_in_the_child_and_c
         one = make()
         ask(one, "/bytes/3")
         assert len(answer(one)) == 3
-        ask(one, "/delay/0.5")
+        ask(one, "/held")
         def act():
             try:
                 answer(one)
@@ -502,12 +516,13 @@ def test_a_connection_object_with_a_request_under_way_is_told_in_the_child_and_c
             assert len(answer(other)) == 5
             one.close(), other.close()
         assert in_child(act) == 0
+        release()
         assert answer(one)
         one.close()
         """
     )
     server = forks(kit, tmp_path, program)
-    assert sorted(one.target for one in server.requests) == ["/bytes/3", "/bytes/4", "/bytes/5", "/delay/0.5"]
+    assert sorted(one.target for one in server.requests) == ["/bytes/3", "/bytes/4", "/bytes/5", "/held", "/release"]
 
 
 def test_urllib3s_face_is_used_by_parent_and_child(kit: Kit, tmp_path: Path) -> None:
