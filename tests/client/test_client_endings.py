@@ -443,7 +443,7 @@ def test_ctrl_c_in_a_waiting_main_thread_cancels_the_request(
     program = WAITING_PRELUDE + textwrap.dedent(f"""
         def interrupt():
             sys.stdin.readline()
-            waiting(threading.main_thread(), "wait", "result")
+            waiting(threading.main_thread(), "result", "_take_done")
             os.kill(os.getpid(), signal.SIGINT)
         threading.Thread(target=interrupt).start()
         try:
