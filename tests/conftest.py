@@ -31,6 +31,15 @@ for _name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
     os.environ.pop(_name, None)
     os.environ.pop(_name.upper(), None)
 
+# What an example costs says how busy the machine is, and nothing about the code.
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # where few packages are to be had, such as on builds without a GIL
+    pass
+else:
+    settings.register_profile("unhurried", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
+    settings.load_profile("unhurried")
+
 import hyperpool  # noqa: E402 - which copy this is, is the point
 from hyperpool.testing.pytest_plugin import hyperpool_server  # noqa: E402
 from stress.lock_watch import LockWatch  # noqa: E402

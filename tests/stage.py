@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +77,17 @@ def eventually(holds: Callable[[], bool]) -> bool:
             return False
         pause.wait(0.002)
     return True
+
+
+def stands_in(thread: threading.Thread, *functions: str) -> bool:
+    """Whether the thread is inside functions of these names, the last called by those before it."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    left = list(functions)
+    while frame is not None and left:
+        if frame.f_code.co_name == left[-1]:
+            left.pop()
+        frame = frame.f_back
+    return not left
 
 
 def in_time(act: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ from client_support import Kit, Wire, raised
 
 import hyperpool
 from hyperpool.testing import Reply, pattern
-from stage import WAIT_S, opened
+from stage import WAIT_S, opened, stands_in
 
 N_BYTES = 1000
 
@@ -31,16 +31,6 @@ both_reads = pytest.mark.parametrize("name", READS)
 def gated(gate: threading.Event) -> Iterator[bytes]:
     opened(gate)
     yield pattern(N_BYTES)
-
-
-def stands_in(thread: threading.Thread, function: str) -> bool:
-    """Whether the thread is inside a function of this name."""
-    import sys
-
-    frame = sys._current_frames().get(thread.ident or 0)
-    while frame is not None and frame.f_code.co_name != function:
-        frame = frame.f_back
-    return frame is not None
 
 
 @both_reads

@@ -137,6 +137,7 @@ def test_a_plain_connection_is_forwarded(bench: Bench, way: Way) -> None:
 
 def test_a_proxy_that_refuses_is_a_proxy_error(bench: Bench) -> None:
     proxy = Proxy(0, status=b"403 Forbidden")
-    connection = HTTP11Connection("a.test", 443, proxy_host=f"127.0.0.1:{bench.peer(proxy, tls=False).port}", timeout=5)
+    host = f"127.0.0.1:{bench.peer(proxy, tls=False).port}"
+    connection = HTTP11Connection("a.test", 443, proxy_host=host, timeout=WAIT_S)
     with connection, pytest.raises(ProxyError, match="403"):
         connection.request("GET", "/")
