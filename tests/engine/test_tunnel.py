@@ -460,8 +460,13 @@ def test_an_origin_without_http2_is_refused_through_any_proxy_where_nothing_else
     assert "the server" in str(error) or "no application protocol" in str(error)
 
 
+def answer_in_plain_text(conn: Any) -> None:
+    conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    conn.drain()  # to close over unread bytes would be a reset, which may overtake the answer
+
+
 def test_an_origin_that_does_not_speak_tls_is_the_origins_fault(bench: Bench, proxy: TunnelProxy) -> None:
-    plain = bench.enter(ScriptedPeer(lambda conn: conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), tls=False))
+    plain = bench.enter(ScriptedPeer(answer_in_plain_text, tls=False))
     assert "plain HTTP" in str(bench.refused(TlsError, plain.port, proxy))
 
 
@@ -538,7 +543,7 @@ def test_the_https_proxys_own_certificate_is_checked_before_anything_is_said(ben
 
 
 def test_an_https_proxy_that_does_not_speak_tls_is_a_proxy_error(bench: Bench) -> None:
-    plain = bench.enter(ScriptedPeer(lambda conn: conn.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), tls=False))
+    plain = bench.enter(ScriptedPeer(answer_in_plain_text, tls=False))
     error = bench.refused(ProxyError, 443, f"https://proxy.test:{plain.port}")
     assert str(error).startswith("proxy https://proxy.test:") and "plain HTTP" in str(error)
 
