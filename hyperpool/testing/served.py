@@ -27,9 +27,9 @@ READ_BYTES = 64 << 10
 READS_PER_TURN = 16  # 256 KiB with TLS, whose records are 16 KiB: enough to batch, little enough to stay fair
 OUT_BYTES = 256 << 10  # what may wait for the socket; with it streamed replies stay flat in memory
 
-# How long a politely closed connection reads on. Twice would slow tests of early replies, half loses them on a slow
-# machine.
-LINGER_S = 1.0
+# How long a politely closed connection reads on at most: until the peer has closed its own end, as clients do at once
+# when they have read the last answer. One that is slow to read it loses none of it, however busy the machine is.
+LINGER_S = 30.0
 
 WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError, InterruptedError)
 DISCONNECTS = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)

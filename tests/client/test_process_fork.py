@@ -612,7 +612,9 @@ def test_gunicorns_preloaded_workers_share_a_global_client_by_name_alone(kit: Ki
     ca = tmp_path / "ca.pem"
     ca.write_bytes(AUTHORITY.ca_pem)
     options = ["--preload", "-w", "2", "-k", "gthread", "--threads", "8", "-b", "127.0.0.1:0"]
-    command = [python, "-m", "gunicorn", *options, "--graceful-timeout", "2", "--no-control-socket", "app:app"]
+    # What is idle stays open: a slow machine would have it closed under a request, or under its repetition too.
+    options += ["--keep-alive", "60", "--graceful-timeout", "2", "--no-control-socket"]
+    command = [python, "-m", "gunicorn", *options, "app:app"]
     environment = {**os.environ, "APP_ORIGIN": server.origin, "APP_CA": str(ca)}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:

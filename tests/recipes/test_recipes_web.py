@@ -32,6 +32,8 @@ def needs(app: str) -> None:
 def gunicorn(app: str, upstream: str, ca_path: str, *options: str, folder: Path = RECIPES) -> Iterator[str]:
     """The application behind gunicorn; where it listens."""
     own = ["-w", str(WORKERS), "-k", "gthread", "--threads", str(THREADS), "-b", "127.0.0.1:0", "--no-control-socket"]
+    # Else it would close what is idle for two seconds: on a slow machine under a request, or under its repetition too.
+    own += ["--keep-alive", "60"]
     command = [sys.executable, "-m", "gunicorn", *own, "--graceful-timeout", "1", *options, f"{app}:app"]
     path = os.pathsep.join([str(folder), str(RECIPES), os.environ["PYTHONPATH"]])
     environment = {**os.environ, "UPSTREAM": upstream, "UPSTREAM_CA": ca_path, "PYTHONPATH": path}
