@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import socket
 import sys
 import threading
@@ -88,6 +89,12 @@ def stands_in(thread: threading.Thread, *functions: str) -> bool:
             left.pop()
         frame = frame.f_back
     return not left
+
+
+def is_parked(thread: threading.Thread) -> bool:
+    """Whether the thread is at the line in which it waits for a lock, where an interrupt is provided for."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and "acquire(" in linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0)
 
 
 def in_time(act: Callable[[], Any]) -> Any:

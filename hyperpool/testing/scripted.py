@@ -32,7 +32,7 @@ from hyperpool.testing.certificates import CertificateAuthority
 from hyperpool.testing.served import H2_PREFACE
 from hyperpool.testing.server import load_certificate
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 F = TypeVar("F", bound=Frame)
 
 

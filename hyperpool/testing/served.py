@@ -97,7 +97,7 @@ class ServedConnection:
     def wake(self) -> None:
         self.post(_nothing)
 
-    def call(self, command: Callable[[], None], timeout_s: float = 5.0) -> None:
+    def call(self, command: Callable[[], None], timeout_s: float) -> None:
         """Run the command on the I/O thread, and block until the turn in which it ran is over."""
         if threading.current_thread() is self._thread:
             return command()

@@ -37,6 +37,9 @@ HANDLER_THREADS = 256
 # How long `close` waits for handlers. Only one that waits for something of the test's own can take any time.
 CLOSE_S = 5.0
 
+# How long other calls wait for what the server does at once. Only a machine with much else to do takes any time.
+PATIENCE_S = 30.0
+
 
 class Server:
     """An HTTP/2 and HTTP/1.1 server on a loopback port, over TLS or in plaintext.
@@ -233,7 +236,7 @@ class Server:
         """Connections that failed before a protocol was spoken, such as clients that do not trust `ca_pem`."""
         return self._log.handshake_errors
 
-    def wait_until(self, predicate: Callable[[Server], bool], timeout_s: float = 5.0) -> bool:
+    def wait_until(self, predicate: Callable[[Server], bool], timeout_s: float = PATIENCE_S) -> bool:
         """Block until what the server saw satisfies the predicate; whether it did in time. Instead of sleeping."""
         return self._log.wait_until(lambda: predicate(self), timeout_s)
 
@@ -269,7 +272,7 @@ class Server:
         for connection in dropped:
             connection.post(partial(connection.drop, Ending(rst=rst)))
         for connection in dropped:
-            connection.join(CLOSE_S)
+            connection.join(PATIENCE_S)
 
     def pause_reading(self) -> None:
         """Read no socket, so that peers' writes block once the kernel's buffers are full. Handshakes go on."""
@@ -294,7 +297,7 @@ class Server:
 
     def _on_each(self, act: Callable[[ServedConnection], None]) -> None:
         for connection in self._live():
-            connection.call(partial(act, connection))
+            connection.call(partial(act, connection), PATIENCE_S)
 
 
 def load_certificate(context: ssl.SSLContext, certificate: tuple[bytes, bytes]) -> None:

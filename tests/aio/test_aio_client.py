@@ -16,7 +16,7 @@ import hyperpool
 import hyperpool.aio
 from hyperpool.aio import AsyncClient, AsyncResponse
 from hyperpool.testing import Reply, Request, Silence, inline, pattern
-from stage import AUTHORITY, opened
+from stage import AUTHORITY, WAIT_S, opened
 
 
 @inline
@@ -74,7 +74,7 @@ async def test_head_has_no_body(kit: Kit, wire: Wire) -> None:
 async def test_the_keywords_are_those_of_client(kit: Kit) -> None:
     server, client = kit.pair(handler=mirror, headers={"X-Client": "c"})
     answer = await client.post(
-        server.url("/p"), params={"a": "1"}, headers={"X-Call": "d"}, json={"b": 2}, auth=("u", "p"), timeout=5
+        server.url("/p"), params={"a": "1"}, headers={"X-Call": "d"}, json={"b": 2}, auth=("u", "p"), timeout=WAIT_S
     )
     assert answer.json()["target"] == "/p?a=1"
     assert (value(answer, "x-client"), value(answer, "x-call")) == ("c", "d")

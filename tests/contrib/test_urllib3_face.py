@@ -52,7 +52,7 @@ import hyperpool
 from hyperpool.contrib import urllib3 as face
 from hyperpool.testing import Disconnect, Reply, Request, Reset, inline, pattern
 from proxy_kit import SocksProxy, TunnelProxy
-from stage import AUTHORITY, SERVER_CERTIFICATE, WAIT_S, eventually, in_time, nobody, opened
+from stage import AUTHORITY, SERVER_CERTIFICATE, WAIT_S, eventually, in_time, is_parked, nobody, opened
 
 # For a server to answer; the connection may take its time.
 SHORT = Timeout(connect=WAIT_S, read=0.05)
@@ -589,13 +589,13 @@ def test_what_was_under_way_when_its_pool_was_closed_is_not_sent_again(bench: Be
 
 
 def test_ctrl_c_while_waiting_takes_the_request_back(bench: Bench, wire: Wire) -> None:
-    gate, waiting = threading.Event(), threading.main_thread().ident
+    gate, waiting = threading.Event(), threading.main_thread()
     server = bench.server(wire, lambda request: gate.wait(WAIT_S) and Reply())
     manager = bench.manager()
 
     def interrupt() -> None:
-        server.wait_until(lambda seen: seen.requests)
-        signal.pthread_kill(waiting or 0, signal.SIGINT)
+        assert eventually(lambda: bool(server.requests) and is_parked(waiting))
+        signal.pthread_kill(waiting.ident or 0, signal.SIGINT)
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
