@@ -16,7 +16,7 @@ import hyperpool
 import hyperpool.aio
 from hyperpool.aio import AsyncClient, AsyncResponse
 from hyperpool.testing import Reply, Request, Silence, inline, pattern
-from stage import AUTHORITY, WAIT_S, opened
+from stage import AUTHORITY, WAIT_S, nobody, opened
 
 
 @inline
@@ -207,6 +207,7 @@ async def test_a_refused_connection_is_a_connect_error(kit: Kit) -> None:
     client = kit.client()
     gone = kit.server()
     gone.close()
+    kit.enter(nobody(gone.port))
     with pytest.raises(hyperpool.ConnectError):
         await client.get(gone.url())
 
