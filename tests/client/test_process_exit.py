@@ -20,7 +20,7 @@ from stage import AUTHORITY, WAIT_S
 pytestmark = pytest.mark.slow
 
 PRELUDE = """
-import ctypes, logging, os, signal, sys, threading
+import ctypes, linecache, logging, os, signal, sys, threading
 import hyperpool
 origin, ca = sys.argv[1:]
 client = hyperpool.Client(verify=ca if origin.startswith("https") else True)
@@ -29,8 +29,12 @@ class Stopped(BaseException):
     pass
 
 def waiting(thread, *calls):
-    # Until the thread stands in one of these calls.
+    # Until the thread stands in one of these calls, at the line in which it waits: what it is interrupted by there
+    # reaches those who clean up.
     def inside(frame):
+        line = "" if frame is None else linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0)
+        if "acquire(" not in line and ".get()" not in line:
+            return False
         while frame is not None:
             if frame.f_code.co_name in calls:
                 return True

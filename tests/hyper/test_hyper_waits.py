@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -92,20 +93,17 @@ class Proxy:
         with socket.create_connection(("127.0.0.1", self.to_port)) as onward:
 
             def back() -> None:
-                while data := onward.recv(65_536):
-                    try:
+                with suppress(OSError):  # either side may have left
+                    while data := onward.recv(65_536):
                         conn.send(data)
-                    except OSError:
-                        return
 
             thread = threading.Thread(target=back)
             thread.start()
-            try:
+            with suppress(OSError):
                 while data := conn.recv():
                     onward.sendall(data)
-            except OSError:
-                pass
-            onward.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):
+                onward.shutdown(socket.SHUT_RDWR)
             thread.join()
 
 
