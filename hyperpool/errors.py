@@ -98,9 +98,17 @@ class PoolTimeout(Timeout):
 
 
 class ConnectTimeout(Timeout):
-    """Resolving, connecting and the TLS handshake took longer than ``Timeout.connect`` seconds."""
+    """Resolving, connecting and the TLS handshake took longer than ``Timeout.connect`` seconds.
+
+    ``step``: the one that was not done: "dns", "tcp", "proxy" (its TLS, CONNECT, SOCKS) or "tls" (with the origin);
+    None where no connection was being opened. The message names who owed the answer.
+    """
 
     phase = "connect"
+
+    def __init__(self, message: str, *, step: str | None = None, **where: Any) -> None:
+        super().__init__(message, **where)
+        self.step = step
 
 
 class WriteTimeout(Timeout):

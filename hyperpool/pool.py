@@ -238,7 +238,7 @@ class ConnectionPool:
         """
         connected: Future[str] = LoopFuture()
         deadline_at = NEVER if timeout_s is None else time.monotonic() + timeout_s
-        self._loops.put(route, Connect(connected, deadline_at))
+        self._loops.put(route, Connect(connected, deadline_at, timeout_s))
         return connected
 
     def ping(self, route: Route, payload: bytes) -> None:

@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hyperpool.engine.dial_cancel import DialCancel
+from hyperpool.engine.dial_cancel import DialCancel, DialPhase
 from hyperpool.engine.handshakes import Handshakes
 from hyperpool.engine.race import Race, words
 from hyperpool.engine.resolve import Address
@@ -138,6 +138,8 @@ class _Dial:
         self._clock = seams.clock
         self._spent_s: dict[str, float] = {}
         self._phase, self._phase_at = "dns", self._clock()
+        # Whose name is being resolved, and what of the way through the proxy is being done.
+        self._asked = self._step = ""
         self._selector = seams.selector_factory()
         self._race = Race(
             self._selector,
@@ -177,13 +179,14 @@ class _Dial:
         )
         if way.opening:
             self._begin("proxy")
-        for step in way.opening:
+        for self._step, step in way.opening:
             handshakes.shake(step)
         if way.tls is not None:
             self._begin("tls")
             handshakes.shake(way.tls)
         alpn = handshakes.agreed_protocol()
         self._begin("done")
+        self._cancel.phase = None
         # The last moment in which we own it: from here on the caller closes it.
         del self._race.sockets[sock]
         return Dialed(self._route, sock, way.session, alpn, address.sockaddr, self._spent_s)
@@ -196,6 +199,7 @@ class _Dial:
     def _select(self, until_at: float | None = None) -> list[socket.socket]:
         """The sockets that are ready. Returns early when something woke us; raises at the deadline and on cancel."""
         self._check()
+        self._cancel.phase = DialPhase(self._phase, self._waits())
         instants = [at for at in (until_at, self._deadline_at) if at is not None]
         timeout_s = max(0.0, min(instants) - self._clock()) if instants else None
         ready = [key.fileobj for key, _ in self._selector.select(timeout_s)]
@@ -218,32 +222,43 @@ class _Dial:
             self._time_out()
 
     def _time_out(self) -> NoReturn:
-        race = self._race
-        for address in race.sockets.values():
+        for address in self._race.sockets.values():
             self._demote(address)
-        doing = {
-            "dns": "its host name was still being resolved",
-            "tcp": f"no address had answered; still trying {race.under_way}{race.failed('; failed: ')}",
-            "proxy": f"the proxy {self._route.proxy} at {race.under_way} had not opened the way",
-            "tls": f"the TLS handshake with {race.under_way} was not complete",
-        }[self._phase]
+        self._cancel.phase = phase = DialPhase(self._phase, self._waits())
         self._begin("over")
-        raise ConnectTimeout(f"{self._route.origin} could not be connected in time: {doing}", spent_s=self._spent_s)
+        message = f"{self._route.origin} could not be connected in time: {phase.waits}"
+        raise ConnectTimeout(message, step=phase.name, spent_s=self._spent_s)
+
+    def _waits(self) -> str:
+        """What for, in words."""
+        race, proxy = self._race, self._route.proxy
+        if self._phase == "dns":
+            return f"{self._asked} was still being resolved"
+        if self._phase == "tcp":
+            whose = "" if proxy is None else f" of the proxy {proxy}"
+            return f"no address{whose} had answered; still trying {race.under_way}{race.failed('; failed: ')}"
+        if proxy is None:
+            return f"the TLS handshake with {race.under_way} was not complete"
+        if self._phase == "proxy":
+            return f"the proxy {proxy} at {race.under_way} had not opened the way: {self._step} was not complete"
+        return f"the TLS handshake with the origin, through the proxy {proxy} at {race.under_way}, was not complete"
 
     def _resolve_way(self) -> list[Address]:
         way, proxy = self._way, self._route.proxy
         if self._route.uds is not None:
             return [_on_this_machine(self._route.uds)]
         if proxy is None:
-            return self._resolve(way.host, way.port)
+            return self._resolve(way.host, way.port, f"the host name {way.host}")
         if way.socks is not None and way.socks.wants_address:
-            way.socks.take_addresses(self._resolve(self._route.origin.host, self._route.origin.port))
+            origin = self._route.origin
+            way.socks.take_addresses(self._resolve(origin.host, origin.port, f"the host name {origin.host}"))
         try:
-            return self._resolve(way.host, way.port)
+            return self._resolve(way.host, way.port, f"the host name of the proxy {proxy}")
         except NameResolutionError as error:
             raise ProxyError(f"proxy {proxy}: {error}") from error
 
-    def _resolve(self, host: str, port: int) -> list[Address]:
+    def _resolve(self, host: str, port: int, asked: str) -> list[Address]:
+        self._asked = asked
         answer = self._resolver.lookup(host, port)
         answer.add_done_callback(lambda _: self._cancel.wake(self._wakeup))
         while not answer.done():

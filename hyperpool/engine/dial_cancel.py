@@ -1,4 +1,5 @@
-"""How others end a dial: the loop that does not want it any more, and the child after a fork.
+"""How others end a dial: the loop that does not want it any more, and the child after a fork; and how they see what it
+waits for.
 
 A dial sleeps in a select; so whoever ends it, or has an answer for it, wakes it there.
 """
@@ -6,7 +7,7 @@ A dial sleeps in a select; so whoever ends it, or has an answer for it, wakes it
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hyperpool.engine.wakeup import SocketWakeup
 
@@ -14,16 +15,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class DialPhase(NamedTuple):
+    """Where a dial stands. Immutable.
+
+    ``name``: "dns", "tcp", "proxy" or "tls". ``waits``: what for, in words, which blame whoever owes it.
+    """
+
+    name: str
+    waits: str
+
+
 class DialCancel:
     """Ends dials from another thread, now and for ever.
 
-    Shared; guarded by _lock. May be given to any number of dials.
+    Shared; guarded by _lock. May be given to any number of dials. ``phase`` is swapped whole, by the one that told
+    last; None when that has come to its end.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._wakeups: dict[SocketWakeup, Callable[[], None]] = {}
         self.cancelled = False
+        self.phase: DialPhase | None = None
 
     def cancel(self) -> None:
         """Make the dials raise PoolClosed at once, and later ones as soon as they begin."""

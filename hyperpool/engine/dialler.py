@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.dial import dial
-from hyperpool.engine.dial_cancel import DialCancel
+from hyperpool.engine.dial_cancel import DialCancel, DialPhase
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.inbox import InboxClosed, until_there_is_memory
 from hyperpool.handoff.messages import Dialed, DialFailed
@@ -38,6 +38,11 @@ class DialThreads:
         """Begin one dial, which ends with one `Dialed` or `DialFailed`. Raises RuntimeError where no thread starts."""
         name = f"hyperpool dial {self._route.origin}"
         threading.Thread(target=self._run, args=(deliver, deadline_at), name=name, daemon=True).start()
+
+    @property
+    def phase(self) -> DialPhase | None:
+        """What the dial that told last waits for, or was waiting for when its time was over."""
+        return self._cancel.phase
 
     def speak_http1(self) -> None:
         """Offer no HTTP/2 from the next dial on."""

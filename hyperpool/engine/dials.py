@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hyperpool.engine.connections import Connections
+from hyperpool.engine.dial_cancel import DialPhase
 from hyperpool.engine.http1 import Http1Connection
 from hyperpool.engine.pauses import Pause
 from hyperpool.errors import ConnectionLost, HyperpoolError, RemoteProtocolError, TlsError
@@ -30,6 +31,9 @@ DIAL_AT_MOST_S = 120.0
 
 class Dialer(Protocol):
     """Makes connections on threads of its own, and delivers `Dialed` or `DialFailed` once for each dial."""
+
+    @property
+    def phase(self) -> DialPhase | None: ...
 
     def start(self, deliver: Callable[[Any], None], *, deadline_at: float) -> None: ...
 
@@ -86,6 +90,11 @@ class Dials:
             failed = HyperpoolError(f"no thread to connect with could be started: {cause}")
             failed.__cause__ = cause
             self._deliver(DialFailed(failed))
+
+    @property
+    def phase(self) -> DialPhase | None:
+        """What those wait for who wait for the first connection."""
+        return self._dialer.phase
 
     def succeeded(self, version: str) -> None:
         """One has become a connection."""

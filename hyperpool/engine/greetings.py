@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hyperpool.engine.dial_cancel import DialPhase
 from hyperpool.engine.settlement import Settlement
 from hyperpool.errors import ConnectTimeout, HyperpoolError
 from hyperpool.handoff.deadlines import NEVER
@@ -35,11 +36,20 @@ class Greetings:
         for greeting in list(self._waiting):
             self._fail_one(greeting, error)
 
-    def run_timers(self, now: float) -> None:
-        """Let those go whose patience has ended, and those who were cancelled meanwhile."""
+    def run_timers(self, now: float, phase: DialPhase | None) -> None:
+        """Let those go whose patience has ended, and those who were cancelled meanwhile.
+
+        ``phase``: what they have been waiting for.
+        """
         for greeting in list(self._waiting):
             if greeting.deadline_at <= now or greeting.connected.cancelled():
-                self._fail_one(greeting, ConnectTimeout(f"{self._origin}: no connection was established in time"))
+                self._fail_one(greeting, self._timed_out(greeting, phase))
+
+    def _timed_out(self, greeting: Connect, phase: DialPhase | None) -> ConnectTimeout:
+        within = f"{self._origin}: no connection was established within {greeting.timeout_s} s"
+        if phase is None:
+            return ConnectTimeout(within)
+        return ConnectTimeout(f"{within}: {phase.waits}", step=phase.name)
 
     def _fail_one(self, greeting: Connect, error: BaseException) -> None:
         del self._waiting[greeting]

@@ -177,7 +177,7 @@ class OriginLoop:
         for exchange in self._deadlines.take_due(self.now):
             self._look_at_deadline(exchange)
         self._connections.run_timers(self.now)
-        self._greetings.run_timers(self.now)
+        self._greetings.run_timers(self.now, self._dials.phase)
 
     def _look_at_deadline(self, exchange: Exchange) -> None:
         if exchange.state is State.DONE:
@@ -188,8 +188,17 @@ class OriginLoop:
         if exchange.deadlines.next_at > self.now and not slow:
             self._deadlines.arm(exchange, exchange.deadlines.look_at)
         else:
-            holding = self._reports.account() if exchange.state is State.QUEUED else ""
-            self._endings.end_early(exchange, exchange.timeout_error(self.now, because=holding, slow=slow))
+            self._endings.end_early(exchange, self._timeout_error(exchange, slow))
+
+    def _timeout_error(self, exchange: Exchange, slow: str) -> HyperpoolError:
+        if exchange.state is not State.QUEUED:
+            return exchange.timeout_error(self.now, slow=slow)
+        phase = None if self._connections else self._dials.phase
+        because = self._reports.account() if phase is None else phase.waits
+        error = exchange.timeout_error(self.now, because=because)
+        if isinstance(error, ConnectTimeout) and phase is not None:
+            error.step = phase.name
+        return error
 
     def _pump_and_flush(self) -> None:
         self._connections.pump_and_flush()
@@ -296,6 +305,9 @@ class OriginLoop:
             self._connections.watch(connection)  # before the next one is dialled
 
     def _on_dial_failed(self, message: messages.DialFailed) -> None:
+        # A dial that ran out of time was as patient as whoever is next in line: for them it must be over by now, or one
+        # more would be begun for the microseconds that are left, and they were told of that.
+        self.now = self._reports.now = self._clock()
         self._dials.failed(alone=not self._connections, now=self.now)
         # After a timeout everybody's own deadline speaks: who has more patience is dialled for once more.
         if not (self._connections or self._dials.under_way or isinstance(message.error, ConnectTimeout)):

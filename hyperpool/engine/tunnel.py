@@ -248,28 +248,28 @@ class Way:
     """The steps from a connected socket to an origin.
 
     Owned by the dialling thread. ``host`` and ``port`` are to be connected to; ``opening`` are the steps that the proxy
-    takes part in, ``socks`` the one of them that is SOCKS; ``tls`` is the step behind them, None where there is none;
-    ``session`` carries HTTP in the end.
+    takes part in, each with its name, ``socks`` the one of them that is SOCKS; ``tls`` is the step behind them, None
+    where there is none; ``session`` carries HTTP in the end.
     Making it opens nothing. Raises what is wrong with settings: TlsError, InvalidURL, LocalProtocolError, ProxyError.
     """
 
     def __init__(self, route: Route, tls_config: TlsConfig) -> None:
         origin, proxy = route.origin, route.proxy
         self.host, self.port = (origin.host, origin.port) if proxy is None else (proxy.host, proxy.port)
-        self.opening: list[Step] = []
+        self.opening: list[tuple[str, Step]] = []
         self.socks: Socks | None = None
         outer = _session_with_proxy(route, tls_config)
         inner: TlsStream | None = None
         if outer is not None:
-            self.opening.append(outer)
+            self.opening.append(("the TLS handshake with it", outer))
         if origin.scheme == "https":
             inner = tls_config.client(origin.host, http1=route.http1, http2=route.http2)
         if proxy is not None and proxy.scheme.startswith("socks"):
             self.socks = Socks(proxy, origin)
-            self.opening.append(self.socks)
+            self.opening.append(("SOCKS", self.socks))
         elif proxy is not None and inner is not None:
             connect = Connect(proxy, origin, inner.feed)
-            self.opening.append(connect if outer is None else Nested(outer, connect))
+            self.opening.append(("CONNECT", connect if outer is None else Nested(outer, connect)))
         self.tls = inner if inner is None or outer is None else TlsInTls(outer, inner)
         self.session = self.tls or outer
 

@@ -84,13 +84,17 @@ class Prewarm(Message):
 
 
 class Connect(Message):
-    """Resolve this Future with "HTTP/2" or "HTTP/1.1" once there is a connection, or with why there is none."""
+    """Resolve this Future with "HTTP/2" or "HTTP/1.1" once there is a connection, or with why there is none.
 
-    __slots__ = ("connected", "deadline_at")
+    ``timeout_s``: the seconds that end at ``deadline_at``, None for none.
+    """
 
-    def __init__(self, connected: Future[str], deadline_at: float) -> None:
+    __slots__ = ("connected", "deadline_at", "timeout_s")
+
+    def __init__(self, connected: Future[str], deadline_at: float, timeout_s: float | None) -> None:
         self.connected = connected
         self.deadline_at = deadline_at
+        self.timeout_s = timeout_s
 
 
 class Ping(Message):

@@ -38,6 +38,7 @@ from hyperframe.frame import (
 
 from hyperpool.engine.connection import Connection, Life
 from hyperpool.engine.dial import Dialed
+from hyperpool.engine.dial_cancel import DialPhase
 from hyperpool.engine.http2 import REST_S, Http2Connection
 from hyperpool.engine.loop import OriginLoop
 from hyperpool.errors import HyperpoolError, PoolClosed
@@ -93,6 +94,7 @@ class HeldDialer:
         self.started = 0
         self.refuses_to_start = False
         self.http1_alone = False
+        self.phase: DialPhase | None = None
 
     def start(self, deliver: Callable[[Any], None], *, deadline_at: float) -> None:
         if self.refuses_to_start:
@@ -615,7 +617,7 @@ class Bench:
     def ask_for_connection(self, *, patience_s: float = NEVER) -> Future[str]:
         """What `ConnectionPool.connect` does."""
         connected: Future[str] = LoopFuture()
-        self.put(messages.Connect(connected, self.clock.now + patience_s))
+        self.put(messages.Connect(connected, self.clock.now + patience_s, patience_s))
         return connected
 
     def put(self, message: Any) -> None:

@@ -430,8 +430,54 @@ def test_a_dial_ends_on_time_whatever_keeps_it(world: World, cell: str) -> None:
     assert world.now <= began_at + AT_MOST_S[told.kind], "not on time"
     if isinstance(caught.value, ConnectTimeout):
         assert world.now >= began_at + TIMEOUT_S
-        assert list(caught.value.spent_s)[-1] == told.phase
+        assert list(caught.value.spent_s)[-1] == told.phase == caught.value.step
     assert [sock for sock in world.sockets if sock.fileno() != -1] == []
+
+
+def an_open_tunnel_and_silence(world: World) -> Act:
+    return lambda n: world.say(b"" if n else b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+
+AT = "192.0.2.1:1"
+BLAMED = {
+    "name": (no_answer, None, f"the host name {HOST} was still being resolved"),
+    "name of a proxy": (no_answer, HTTP, f"the host name of the proxy {HTTP} was still being resolved"),
+    "connect": (a_connect_without_an_answer, None, f"no address had answered; still trying {AT}234"),
+    "connect to a proxy": (
+        a_connect_without_an_answer,
+        SOCKS,
+        f"no address of the proxy {SOCKS} had answered; still trying {AT}",
+    ),
+    "CONNECT": (silent, HTTP, f"the proxy {HTTP} at {AT} had not opened the way: CONNECT was not complete"),
+    "SOCKS": (silent, SOCKS, f"the proxy {SOCKS} at {AT} had not opened the way: SOCKS was not complete"),
+    "TLS with a proxy": (
+        silent,
+        HTTPS,
+        f"the proxy {HTTPS} at {AT} had not opened the way: the TLS handshake with it was not complete",
+    ),
+    "TLS": (silent, None, f"the TLS handshake with {AT}234 was not complete"),
+    "TLS through a proxy": (
+        an_open_tunnel_and_silence,
+        HTTP,
+        f"the TLS handshake with the origin, through the proxy {HTTP} at {AT}, was not complete",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BLAMED)
+def test_who_kept_a_dial_is_named_to_whoever_waits_meanwhile_and_in_its_error(world: World, case: str) -> None:
+    begin, proxy, words = BLAMED[case]
+    act, meanwhile = begin(world), []
+
+    def look_and_act(n: int) -> None:
+        meanwhile.append(world.cancel.phase)
+        act(n)
+
+    world.act = look_and_act
+    with pytest.raises(ConnectTimeout) as caught:
+        world.dial("https", proxy)
+    assert str(caught.value) == f"https://{HOST}:{PORT} could not be connected in time: {words}"
+    assert meanwhile[-1] == world.cancel.phase == (caught.value.step, words)
 
 
 def test_of_a_resolver_without_an_end_a_bounded_part_is_taken() -> None:

@@ -9,6 +9,8 @@ import pytest
 from engine_bench import CANCEL, Bench, Call, H2Peer, HandFed
 
 from hyperpool import errors
+from hyperpool.engine.dial_cancel import DialPhase
+from hyperpool.handoff import messages
 from hyperpool.values import Timeout
 
 MakeBench = Callable[..., Bench]
@@ -40,6 +42,61 @@ def test_connect_runs_from_submit_until_the_first_connection(bench: Bench) -> No
     bench.advance(1)
     assert_timed_out(call, errors.ConnectTimeout, connect=5.0)
     assert call.error.processed == "no" and not patient.done
+
+
+PHASE = DialPhase("proxy", "the proxy http://p.test:3128 at 192.0.2.1:3128 had not opened the way")
+
+
+def test_who_could_not_be_connected_learns_what_was_waited_for(bench: Bench) -> None:
+    call, total = bench.submit(timeout=only(connect=5)), bench.submit(timeout=only(total=5))
+    bench.run()
+    bench.dialer.phase = PHASE
+    bench.advance(5)
+    assert isinstance(call.error, errors.ConnectTimeout) and call.error.step == "proxy"
+    for error in (call.error, total.error):
+        assert "=5 s (spent: " in str(error) and str(error).endswith(f"): {PHASE.waits}")
+
+
+def test_so_does_who_asked_for_a_connection_alone(bench: Bench) -> None:
+    asked = [bench.ask_for_connection(patience_s=5)]
+    bench.run()
+    bench.advance(5)
+    bench.dialer.phase = PHASE
+    asked.append(bench.ask_for_connection(patience_s=2.5))
+    bench.advance(2.5)
+    blamed = [future.exception(0) for future in asked]
+    within = ["https://a.test: no connection was established within 5 s"]
+    within.append(f"https://a.test: no connection was established within 2.5 s: {PHASE.waits}")
+    assert list(map(str, blamed)) == within
+    assert [error.step for error in blamed if isinstance(error, errors.ConnectTimeout)] == [None, "proxy"]
+
+
+def test_who_waits_for_a_slot_is_not_told_of_a_dial(make_bench: MakeBench) -> None:
+    bench = make_bench(max_connections_per_origin=1)
+    bench.open_h2(MAX_CONCURRENT_STREAMS=1)
+    _, call = bench.submit(), bench.submit(timeout=only(pool=5))
+    bench.run()
+    bench.dialer.phase = PHASE
+    bench.advance(5)
+    assert "1 under way on 1 connection" in str(call.error) and PHASE.waits not in str(call.error)
+
+
+def test_no_dial_is_begun_for_the_moment_that_is_left_when_one_has_timed_out(bench: Bench) -> None:
+    call = bench.submit(timeout=only(connect=5))
+    bench.run()
+
+    def let_time_pass() -> None:
+        bench.clock.now += 0.001
+
+    def when_the_loop_has_looked_at_its_clock() -> None:
+        bench.fail_dial(errors.ConnectTimeout("too late"))
+        bench.clock.before_next = let_time_pass
+
+    bench.clock.now += 4.9995
+    bench.put(messages.Prewarm(1))  # so that there is a turn
+    bench.clock.before_next = when_the_loop_has_looked_at_its_clock
+    bench.run()
+    assert bench.dialer.started == 1 and isinstance(call.error, errors.ConnectTimeout)
 
 
 def test_pool_runs_while_all_slots_are_taken(make_bench: MakeBench) -> None:

@@ -53,7 +53,7 @@ def test_a_message_has_no_room_for_anything_else() -> None:
         (Consumed, {"exchange": 1, "body_bytes": 2}),
         (UploadReady, {"exchange": 1}),
         (Prewarm, {"connections": 3}),
-        (Connect, {"connected": 1, "deadline_at": 2.0}),
+        (Connect, {"connected": 1, "deadline_at": 2.0, "timeout_s": 1.0}),
         (Ping, {"payload": b"12345678"}),
         (Dialed, {"dialed": 1}),
         (DialFailed, {"error": ValueError("x")}),
@@ -70,5 +70,5 @@ def test_a_message_says_what_it_was_made_with(kind: type[Message], said: dict[st
 
 def test_a_message_can_be_kept_in_a_dictionary() -> None:
     """Those who wait for a connection stand in one."""
-    connect = Connect(Future(), 1.0)
+    connect = Connect(Future(), 1.0, 1.0)
     assert {connect: 1}[connect] == 1

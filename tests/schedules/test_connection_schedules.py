@@ -132,6 +132,8 @@ class Server:
 class Dialer:
     """Gives a server for each dial, the acts of which are named in their order; the last one serves all the rest."""
 
+    phase = None
+
     def __init__(self, *acts: Callable[[Any], None]) -> None:
         self._acts = list(acts)
         self.loop: Any = None

@@ -46,6 +46,8 @@ def modelled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class FailingDialer:
     """Dials on threads, none of which gets anywhere."""
 
+    phase = None
+
     def start(self, deliver: Callable[[Any], None], *, deadline_at: float) -> None:
         spawn(self._fail, deliver)
 
