@@ -11,8 +11,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from hyperpool import arguments
 from hyperpool.handoff.forks import Known, in_child
 from hyperpool.handoff.hooks import as_hooks
 from hyperpool.handoff.leash import caller
@@ -119,24 +120,25 @@ class Client:
         source_address: str | tuple[str, int] | None = None,
         resolver: Callable[[str, int], Iterable[Any]] | None = None,
     ) -> None:
-        self.base_url = base_url
+        self.base_url = arguments.text("base_url", base_url)
         self.params = params
         self.auth = auths.as_auth(auth)
         self.timeout = Timeout() if timeout is NOT_GIVEN else as_timeout(timeout)
         self.retries = as_retry(retries)
-        self.follow_redirects = follow_redirects
+        self.follow_redirects = arguments.flag("follow_redirects", follow_redirects)
         self._headers = DefaultHeaders(headers)
         self._cookies = Cookies(cookies)
+        most = arguments.whole("max_redirects", max_redirects, least=0)
         self._owns_pool = pool is None
         own: dict[str, Any] = {"verify": verify, "cert": cert, "http1": http1, "http2": http2, "trust_env": trust_env}
         own |= {"proxy": proxy, "limits": limits, "uds": uds, "source_address": source_address, "resolver": resolver}
         if pool is not None and own != _OF_THE_POOL:
             raise ValueError(f"{', '.join(own)} are the pool's: give them to that")
-        self.pool = pool or ConnectionPool(**own, events=events)
+        if pool is not None:
+            arguments.instance("pool", pool, ConnectionPool)
+        self.pool = ConnectionPool(**own, events=events) if pool is None else pool
         netrc = Netrc() if trust_env else None
-        self._company = Company(
-            self.pool, Courier(), RetryBudget(), netrc, max_redirects, threading.Event(), as_hooks(events)
-        )
+        self._company = Company(self.pool, Courier(), RetryBudget(), netrc, most, threading.Event(), as_hooks(events))
         _clients.add(self)
 
     @property
@@ -240,6 +242,7 @@ class Client:
         trailers: Any = None,
         informational: Informational | None = None,
         target: str | None = None,
+        **unknown: NoReturn,
     ) -> ResponseFuture:
         """Send a request; a ``concurrent.futures.Future`` of its `Response`. Never blocks on the network.
 
@@ -258,6 +261,8 @@ class Client:
         headers) of each 1xx response; it runs where done-callbacks run, before the response is there. target: goes out
         in place of the URL's path and query, as "*" does with OPTIONS. The rest is as in `Client`.
         """
+        if unknown:
+            check_options("Client.submit()", unknown)
         journey = self._journey(
             method,
             url,
@@ -373,10 +378,10 @@ class Client:
         of (responses so far, requests in all, or None where they have no len()), or True for a bar on standard error.
         """
         check_may_wait("Client.map()")
-        from hyperpool.policy.flights import as_completed, check_many, checked_bound, in_order, len_of, told
+        from hyperpool.policy.flights import as_completed, check_many, in_order, len_of, told
 
         check_many(requests)
-        bound = checked_bound(max_in_flight)
+        bound = arguments.whole("max_in_flight", max_in_flight, least=1)
         submitted = (self._submit_entry(entry, options) for entry in requests)
         responses = in_order(submitted, bound) if ordered else as_completed(submitted, bound)
         return responses if progress is None else told(responses, progress, len_of(requests))
@@ -421,6 +426,7 @@ class Client:
         if content_type is not None and not writing.names(fields, "content-type"):
             fields += (("Content-Type", content_type),)
         if trailers is not None:
+            trailers = trailers if callable(trailers) else arguments.pairs("trailers", trailers)
             fields = writing.announcing(fields, trailers)
         patience = self.timeout if timeout is NOT_GIVEN else as_timeout(timeout)
         authenticate = self._auth(auth, place, fields)
@@ -428,20 +434,21 @@ class Client:
         if authenticate is not None:
             request = auths.apply(authenticate, request)
         retry = as_retry(self.retries if retries is NOT_GIVEN else retries)
+        follows = self.follow_redirects if follow_redirects is NOT_GIVEN else follow_redirects
         source = None if request.content is None else _source(request.content)
         plan = Plan(
             request,
             source if trailers is None else with_trailers(source, trailers),
-            stream,
+            arguments.flag("stream", stream),
             caller() if stream else "",
-            self.follow_redirects if follow_redirects is NOT_GIVEN else follow_redirects,
+            arguments.flag("follow_redirects", follows),
             None if retry is None else Retries(retry),
             authenticate,
             auth is NOT_GIVEN,
             fields,
             self._cookies,
             *of_a_call(cookies),
-            informational,
+            arguments.callback("informational", informational),
         )
         return Journey(self._company, plan)
 

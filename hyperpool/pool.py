@@ -10,6 +10,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hyperpool import arguments
 from hyperpool.errors import InvalidURL
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, Review
@@ -79,20 +80,19 @@ class ConnectionPool:
         resolver: Callable[[str, int], Iterable[Any]] | None = None,
         events: Any = None,
     ) -> None:
-        if not (http1 or http2):
+        if not (arguments.flag("http1", http1) or arguments.flag("http2", http2)):
             raise ValueError("http1=False and http2=False leave nothing to speak")
         path = None if uds is None else _as_uds(uds, excluded=(proxy, source_address, resolver))
-        if limits is not None and not isinstance(limits, Limits):
-            raise TypeError(f"limits must be Limits, not {type(limits).__name__}: give hyperpool.Limits(...)")
-        self.limits = limits if limits is not None else Limits()
+        self.limits = Limits() if limits is None else arguments.instance("limits", limits, Limits)
         self._tls = TlsSettings(verify, cert, trust_env)
-        self._versions = (http1, http2)
+        self._versions = (arguments.flag("http1", http1), arguments.flag("http2", http2))
         self._proxies = ProxyMap(proxy, trust_env=trust_env)
         self._uds = path
         self._source_address = as_source_address(source_address)
         self._judges_addresses = resolver is not None
         self._hooks = as_hooks(events)
-        self._use(Loops(Workshop(self.limits, self._tls, resolver, self._hooks), self.limits.max_origins))
+        ask = arguments.callback("resolver", resolver)
+        self._use(Loops(Workshop(self.limits, self._tls, ask, self._hooks), self.limits.max_origins))
         pools.add(self)
 
     def _use(self, loops: Loops) -> None:
@@ -168,7 +168,7 @@ class ConnectionPool:
         load("requests", FOR_ALL)
         url = parse_url(request.url)
         if request.target is not None:
-            url = url._replace(target=request.target)
+            url = url._replace(target=arguments.text("target", request.target))
         if route is None:
             route = self._own_route(url.origin)
         if source is None:
@@ -253,8 +253,7 @@ class ConnectionPool:
         A failure shows in nothing but `stats`: the first request will meet it again and say so. Raises ValueError for
         less than one connection, InvalidURL, PoolClosed and PoolFull.
         """
-        if connections < 1:
-            raise ValueError(f"prewarm opens one connection or more, not {connections}")
+        arguments.whole("connections", connections, least=1)
         place = origin if isinstance(origin, Origin) else parse_url(origin).origin
         self._loops.put(self.route(place), Prewarm(connections))
 
@@ -291,9 +290,9 @@ class ConnectionPool:
         Returns when no thread and no socket of the pool is left; called by a done-callback, which runs on an I/O
         thread, it returns at once and the rest follows. May be called again, from any thread.
         """
-        if not 0 <= code < 1 << 32:
+        if arguments.whole("code", code, least=0) >= 1 << 32:
             raise ValueError(f"an error code has 32 bits, {code} has not (RFC 9113 7)")
-        self._loops.close(grace_s=grace_s, code=code)
+        self._loops.close(grace_s=arguments.seconds("grace_s", grace_s), code=code)
 
     def __enter__(self) -> ConnectionPool:
         return self

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Union
 
+from hyperpool import arguments
 from hyperpool.errors import InvalidURL
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -140,13 +142,18 @@ def as_source_address(given: Any) -> tuple[str, int] | None:
     """
     if given is None:
         return None
-    host, port = (given, 0) if isinstance(given, str) else given
+    pair = (given, 0) if isinstance(given, str) else given
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"source_address must be an IP address or (address, port), not {given!r}")
+    host, port = pair
     if not isinstance(port, int) or not 0 <= port <= 65535:
         raise ValueError(f"the port of source_address must be between 0 and 65535, not {port!r}")
     import ipaddress
 
-    ipaddress.ip_address(host)
-    return str(host), port
+    try:
+        return str(ipaddress.ip_address(host)), port
+    except ValueError as error:
+        raise ValueError(f"source_address must be an IP address of this machine, not {host!r}") from error
 
 
 def as_socket_options(given: Any) -> tuple[tuple[int, int, int | bytes], ...]:
@@ -154,14 +161,18 @@ def as_socket_options(given: Any) -> tuple[tuple[int, int, int | bytes], ...]:
 
     Raises ValueError for anything else: the thread that connects could only report it as a fault of the server.
     """
-    options = tuple(tuple(one) for one in given or ())
+    options = tuple(() if given is None else given)
     for one in options:
-        if len(one) != 3 or not all(isinstance(part, int) and abs(part) < 1 << 31 for part in one[:2]):
+        if (
+            not isinstance(one, (tuple, list))
+            or len(one) != 3
+            or not all(isinstance(part, int) and abs(part) < 1 << 31 for part in one[:2])
+        ):
             raise ValueError(f"a socket option is (level, option, value), not {one!r}")
         value = one[2]
         if not isinstance(value, bytes) and not (isinstance(value, int) and abs(value) < 1 << 31):
             raise ValueError(f"the value of a socket option is an int of 32 bits or bytes, not {value!r}")
-    return options
+    return tuple((level, option, value) for level, option, value in options)
 
 
 def without_userinfo(url: str) -> str:
@@ -304,7 +315,8 @@ class Limits:
             if value is None and str(limit.type).endswith("None"):
                 continue
             # A float would only be found out by the I/O thread, when h2 packs it into a frame.
-            if not isinstance(value, int if str(limit.type).startswith("int") else (int, float)):
+            kinds = int if str(limit.type).startswith("int") else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds):
                 raise TypeError(f"Limits.{limit.name} must be {limit.type}, not {value!r}")
             if not value > 0:
                 raise ValueError(f"Limits.{limit.name} must be more than 0, not {value!r}")
@@ -329,6 +341,25 @@ class TlsSettings:
     def __post_init__(self) -> None:
         if isinstance(self.cert, list):  # as requests takes it; but settings are part of a key
             object.__setattr__(self, "cert", tuple(self.cert))
+        object.__setattr__(self, "trust_env", arguments.flag("trust_env", self.trust_env))
+        if not (isinstance(self.verify, bool) or _is_file(self.verify) or _is_context(self.verify)):
+            wanted = 'True, False, "system", a path, PEM bytes, or a context of ssl or OpenSSL'
+            raise TypeError(f"verify must be {wanted}, not {self.verify!r}")
+        # A password may stand third: it is not shown.
+        pair = self.cert if isinstance(self.cert, tuple) else (self.cert, self.cert)
+        if self.cert is not None and not (2 <= len(pair) <= 3 and all(map(_is_file, pair[:2]))):
+            wanted = "a path, PEM bytes, (cert, key), or (cert, key, password)"
+            raise TypeError(f"cert must be {wanted}, not {type(self.cert).__name__}")
+
+
+def _is_file(given: Any) -> bool:
+    return isinstance(given, (str, bytes, bytearray, os.PathLike))
+
+
+def _is_context(given: Any) -> bool:
+    """Without loading either library: whoever gives a context of it has done so."""
+    known = {("ssl", "SSLContext"), ("OpenSSL.SSL", "Context")}
+    return any((base.__module__, base.__name__) in known for base in type(given).__mro__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,9 +459,7 @@ class Request:
 def _header_pairs(given: HeadersLike) -> tuple[tuple[Any, Any], ...]:
     if given is None:
         return ()
-    if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
-        raise TypeError(f"headers must be a mapping or (name, value) pairs, not {type(given).__name__}")
-    return tuple(given.items() if isinstance(given, Mapping) else given)
+    return tuple(arguments.pairs("headers", given))
 
 
 class RequestHead(NamedTuple):

@@ -52,7 +52,7 @@ _PRIVATE = frozenset(("authorization", "proxy-authorization"))
 _ANSWER = re.compile(r"\s*(\d{3})\s?([^|]*)(?:\|(.*))?", re.DOTALL)
 
 
-class ScriptedPool:
+class ScriptedPool(hyperpool.ConnectionPool):
     """Answers requests by a script, at once. Owned by one thread.
 
     It looks at every request first, as the wire would: what could not be sent is refused as by `ConnectionPool`.
@@ -141,7 +141,7 @@ def redirect_chain(data: bytes) -> str:
     pool = ScriptedPool(answers)
     userinfo = f"user:{SECRET}@" if "u" in "".join(words[1:]) else ""
     began_at = time.monotonic()
-    client = hyperpool.Client(pool=pool, trust_env=True, max_redirects=MAX_REDIRECTS)  # type: ignore[arg-type]
+    client = hyperpool.Client(pool=pool, trust_env=True, max_redirects=MAX_REDIRECTS)
     try:
         outcome = _outcome_of(client, method, f"https://{userinfo}a.test/first", options)
     finally:

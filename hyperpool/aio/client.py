@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from hyperpool import arguments
 from hyperpool.aio.response import AsyncResponse
 from hyperpool.aio.uploads import AsyncSource, declared_bytes
 from hyperpool.aio.waiting import off_loop, outcome_of
@@ -183,15 +184,17 @@ class AsyncClient:
         with ``contextlib.aclosing``.
         """
         from hyperpool.aio.flights import Flights, told
-        from hyperpool.policy.flights import check_many, checked_bound, len_of, parts_of
+        from hyperpool.policy.flights import check_many, len_of, parts_of
 
-        check_many(requests)
+        if not hasattr(requests, "__aiter__"):
+            check_many(requests)
+        bound = arguments.whole("max_in_flight", max_in_flight, least=1)
 
         async def begin(entry: Any) -> AsyncResponse:
             method, url, own = parts_of(entry, options)
             return await self.request(method, url, **own)
 
-        responses = Flights(begin, checked_bound(max_in_flight), ordered=ordered).responses(requests)
+        responses = Flights(begin, bound, ordered=ordered).responses(requests)
         return responses if progress is None else told(responses, progress, len_of(requests))
 
     async def _send(self, method: str, url: str, options: dict[str, Any]) -> AsyncResponse:

@@ -155,12 +155,10 @@ def _trust(context: SSL.Context, settings: TlsSettings) -> None:
         _trust_default(context, settings.trust_env)
     elif verify == "system":
         context.set_default_verify_paths()
-    elif pem := _pem(verify):
+    elif (pem := _pem(verify)) is not None:
         _trust_pem(store, pem)
-    elif isinstance(verify, (str, os.PathLike)):
-        _trust_path(context, os.fspath(verify), "verify")
     else:
-        raise TlsError(f"verify={_name(verify)}: give True, False, 'system', a path, PEM bytes or a context")
+        _trust_path(context, os.fspath(verify), "verify")
 
 
 def _trust_default(context: SSL.Context, trust_env: bool) -> None:
@@ -200,10 +198,8 @@ def _trust_pem(store: Any, pem: bytes) -> None:
 
 def _cert_parts(cert: Any) -> tuple[Any, Any, Any]:
     """(certificate, key, password), where the key may be in the same file as the certificate."""
-    if not isinstance(cert, (tuple, list)):
+    if not isinstance(cert, tuple):
         return cert, cert, None
-    if len(cert) not in (2, 3):
-        raise TlsError("cert: give a path or PEM bytes, (cert, key), or (cert, key, password)")
     return cert[0], cert[1], cert[2] if len(cert) == 3 else None
 
 

@@ -62,7 +62,7 @@ class Hooks:
 def _as_one(hook: Any) -> Callable[..., object] | None:
     if hook is None or callable(hook):
         return hook  # type: ignore[no-any-return]
-    hooks = tuple(hook)
+    hooks = tuple(hook) if hasattr(hook, "__iter__") else (hook,)
     if not all(callable(one) for one in hooks):
         raise TypeError(f"events= takes callables, not {hook!r}")
 

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
+from hyperpool import arguments
+
 Made_co = TypeVar("Made_co", covariant=True)
 
 # Bytes that a decoder may produce at a time: a bomb costs this much, not what it claims. Halved, a large body takes
@@ -38,9 +40,7 @@ class Resizer:
     """
 
     def __init__(self, n: int) -> None:
-        if n < 1:
-            raise ValueError(f"pieces must have 1 byte or more, not {n}")
-        self._n = n
+        self._n = arguments.whole("n", n, least=1)
         self._rest = bytearray()
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
@@ -108,7 +108,7 @@ class DelimitedLines:
     """
 
     def __init__(self, delimiter: str) -> None:
-        if not delimiter:
+        if not arguments.text("delimiter", delimiter):
             raise ValueError("a delimiter must have 1 character or more")
         self._delimiter = delimiter
         self._unfinished: list[str] = []

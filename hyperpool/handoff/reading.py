@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from operator import index
 from typing import Any, Generic, TypeVar
 
+from hyperpool import arguments
 from hyperpool.errors import DecodeError, HyperpoolError, ResponseClosed
 from hyperpool.handoff.pieces import Decoding, DelimitedLines, Lines, Step, TextDecoder
 
@@ -83,9 +85,8 @@ class ByteReader:
         """A `take` of pieces of ``n`` bytes, the last may be shorter; as they come for None."""
         if n is None:
             return self.take
-        if n < 1:
-            raise ValueError(f"pieces must have 1 byte or more, not {n}")
-        return lambda: self.read(n) or None
+        size = arguments.whole("n", n, least=1)
+        return lambda: self.read(size) or None
 
     def _gather(self, wanted: int, next_part: Callable[[int], bytes], last: bytes = b"") -> bytes:
         """Parts until there are enough, or one ends with ``last``."""
@@ -206,4 +207,7 @@ class BodyReader:
 
 
 def _bound(n: int | None) -> int:
-    return sys.maxsize if n is None or n < 0 else n
+    try:
+        return sys.maxsize if n is None or n < 0 else index(n)
+    except TypeError:
+        raise TypeError(f"n must be a whole number or None, not {n!r}") from None

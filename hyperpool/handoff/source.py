@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hyperpool import arguments
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.body import BytesUpload, Upload, UploadPipe
 from hyperpool.handoff.inbox import until_there_is_memory
@@ -98,8 +99,8 @@ class StreamSource:
         pipe = UploadPipe(capacity_bytes=capacity_bytes, notify=notify)
         # A run on a context must end before the next one begins, and an abandoned uploader may still be in one.
         context = self._context.copy()
-        arguments = (_upload, self._pieces, pipe, self._uploader, self._trailers)
-        uploader = threading.Thread(target=context.run, args=arguments, name="hyperpool upload", daemon=True)
+        upload = (_upload, self._pieces, pipe, self._uploader, self._trailers)
+        uploader = threading.Thread(target=context.run, args=upload, name="hyperpool upload", daemon=True)
         uploader.start()
         self._uploader = uploader
         return pipe
@@ -231,7 +232,7 @@ def make_source(content: Any) -> Source | None:
     if isinstance(content, Iterable):
         return _iterable_source(content)
     raise LocalProtocolError(
-        f"content must be bytes, str, a binary file or an iterable of bytes, not {type(content).__name__}"
+        f"content (or data) must be bytes, str, a binary file or an iterable of bytes, not {type(content).__name__}"
     )
 
 
@@ -253,20 +254,19 @@ def with_trailers(source: Source | None, given: Any) -> Source:
     if source is None or trail is None:
         raise LocalProtocolError("trailers= needs a body to follow: bytes, a file or an iterable (RFC 9110 6.5)")
     if not callable(given):
-        fields = prepare_trailers(_pairs(given))
+        fields = prepare_trailers(arguments.pairs("trailers", given))
         trail(lambda: fields)
     else:
-        trail(lambda: prepare_trailers(_pairs(given())))
+        trail(lambda: prepare_trailers(arguments.pairs("trailers", given())))
     return source
-
-
-def _pairs(given: Any) -> Iterable[tuple[Any, Any]]:
-    return given.items() if isinstance(given, Mapping) else given
 
 
 def _iterable_source(content: Iterable[Any]) -> Source:
     if isinstance(content, dict):
         raise LocalProtocolError("content must not be a dict: use data= for a form or json= for JSON")
+    if isinstance(content, (list, tuple)):
+        for piece in content:  # told now, and not by a request that was half sent
+            piece.__class__ is bytes or as_bytes(piece)
     return StreamSource(lambda: iter(content), length_bytes=None, replayable=not isinstance(content, Iterator))
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Union
 
+from hyperpool import arguments
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.response_head import CookieView
 from hyperpool.values import parse_url
@@ -48,7 +49,7 @@ class Cookies(MutableMapping[str, str]):
         elif is_jar(given):
             self._jar = given  # type: ignore[assignment]
         elif given is not None:
-            self.update(given)  # type: ignore[arg-type]
+            self.update(arguments.pairs("cookies", given))
 
     @property
     def jar(self) -> CookieJar:
@@ -177,7 +178,7 @@ def of_a_call(given: CookiesLike) -> tuple[Pairs, Any]:
         return (), given
     if isinstance(given, Cookies):
         return given.pairs, given.jar
-    pairs: Pairs = tuple(given.items() if isinstance(given, Mapping) else given)  # type: ignore[arg-type]
+    pairs: Pairs = tuple(arguments.pairs("cookies", given))
     for name, value in pairs:
         check_pair(name, value)
     return pairs, None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyperpool import arguments
 from hyperpool.errors import (
     ChecksumError,
     HTTPStatusError,
@@ -104,7 +105,7 @@ def _attempts(run: Run, open_stream: Open, tell: Tell) -> Response:
 
 def _target(path: Any) -> Path:
     """Where the file will be, behind links. Raises OSError for what cannot be replaced by a file."""
-    target = Path(os.path.realpath(os.fspath(path)))
+    target = Path(os.path.realpath(arguments.path("path", path)))
     if target.is_dir():
         raise IsADirectoryError(21, "a download needs the path of a file", str(target))
     if target.exists() and not target.is_file():
@@ -340,7 +341,10 @@ class Checksum:
             return
         self._name, _, expected = given.strip().partition(":")
         self._expected = expected.strip().lower()
-        self._digest = hashlib.new(self._name)  # ValueError for what hashlib does not know
+        try:
+            self._digest = hashlib.new(self._name)
+        except ValueError as error:
+            raise ValueError(f"checksum {given!r}: {error}") from error
         digits = self._digest.digest_size * 2
         if not digits or (":" in given and not re.fullmatch(f"[0-9a-f]{{{digits}}}", self._expected)):
             raise ValueError(f"checksum {given!r}: {self._name} has {digits} hexadecimal digits")

@@ -65,7 +65,16 @@ def _take_done(done: queue.SimpleQueue[Any], under_way: set[Any]) -> Response:
 def told(
     responses: Generator[Response, None, None], progress: ProgressLike, total: int | None
 ) -> Generator[Response, None, None]:
-    """The same responses, with word of how many there were."""
+    """The same responses, with word of how many there were. Raises TypeError at once for a progress that is none."""
+    from hyperpool.policy.progress import check_progress
+
+    check_progress(progress)
+    return _telling(responses, progress, total)
+
+
+def _telling(
+    responses: Generator[Response, None, None], progress: ProgressLike, total: int | None
+) -> Generator[Response, None, None]:
     from hyperpool.policy.progress import shown
 
     with closing(responses), shown(progress, "requests", unit="") as tell:
@@ -99,16 +108,9 @@ def _wrong_shape(entry: Any) -> TypeError:
 
 
 def check_many(requests: Any) -> None:
-    """Raises TypeError for one URL in place of many, which would be read letter by letter."""
-    if isinstance(requests, (str, bytes, bytearray)):
+    """Raises TypeError for one URL in place of many, which would be read letter by letter, and for what is not many."""
+    if isinstance(requests, (str, bytes, bytearray)) or not hasattr(requests, "__iter__"):
         raise TypeError(f"map() takes many requests, not one {type(requests).__name__}: give a list, as in map([url])")
-
-
-def checked_bound(max_in_flight: int) -> int:
-    """The bound of a map. Raises ValueError for one that lets nothing through."""
-    if max_in_flight < 1:
-        raise ValueError(f"max_in_flight must be 1 or more, not {max_in_flight}")
-    return max_in_flight
 
 
 def len_of(requests: object) -> int | None:

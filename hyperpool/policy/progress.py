@@ -22,21 +22,26 @@ ProgressLike = Union[Tell, bool, None]
 _LINE_EVERY_S = 0.2
 
 
+def check_progress(progress: ProgressLike) -> None:
+    """Raises TypeError for what is none of `ProgressLike`."""
+    if not (progress is None or isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress must be a callable, True or None, not {progress!r}")
+
+
 @contextmanager
 def shown(progress: ProgressLike, label: str, *, unit: str = "B") -> Iterator[Tell]:
     """What to call with (done, total or None), for the time of the with block.
 
     ``progress``: a callable, which is given itself; True for a bar; None or False for nothing. ``unit`` "B": bytes.
     """
+    check_progress(progress)
     if progress is None or progress is False:
         yield _nobody
-    elif callable(progress):
-        yield progress
     elif progress is True:
         with (_bars if _has_rich() else _line)(label, unit) as tell:
             yield tell
     else:
-        raise TypeError(f"progress must be a callable, True or None, not {progress!r}")
+        yield progress
 
 
 def _nobody(done: int, total: int | None) -> None:

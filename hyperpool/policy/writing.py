@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Union
 
+from hyperpool import arguments
 from hyperpool._version import __version__
 from hyperpool.errors import InvalidURL, LocalProtocolError
 from hyperpool.values import HeadersLike
@@ -44,10 +45,9 @@ def default_headers() -> Headers:
 
 def merged(under: Headers, over: HeadersLike) -> Headers:
     """Header fields of both; a name in ``over`` replaces that name in ``under``, and None as its value removes it."""
-    if not over:
+    if over is None:
         return under
-    given = list(over.items()) if isinstance(over, Mapping) else list(over)
-    pairs = [(text(name), value) for name, value in given]
+    pairs = [(text(name), value) for name, value in arguments.pairs("headers", over)]
     named = {name.lower() for name, _ in pairs}
     kept = tuple(pair for pair in under if pair[0].lower() not in named)
     return kept + tuple((name, text(value)) for name, value in pairs if value is not None)
@@ -55,8 +55,7 @@ def merged(under: Headers, over: HeadersLike) -> Headers:
 
 def pairs(given: HeadersLike) -> list[tuple[str, Any]]:
     """What a caller gives as headers, as pairs; None as a value stays, since it removes a field of the client's."""
-    items = given.items() if isinstance(given, Mapping) else given or ()
-    return [(text(name), value) for name, value in items]
+    return [] if given is None else [(text(name), value) for name, value in arguments.pairs("headers", given)]
 
 
 def names(headers: Headers, wanted: str) -> bool:
@@ -75,8 +74,7 @@ def announcing(headers: Headers, trailers: Any) -> Headers:
         )
     if callable(trailers) or not trailers or names(headers, "trailer"):
         return headers
-    given = trailers if isinstance(trailers, Mapping) else [name for name, _ in trailers]
-    return (*headers, ("Trailer", ", ".join(dict.fromkeys(text(name) for name in given))))
+    return (*headers, ("Trailer", ", ".join(dict.fromkeys(text(name) for name, _ in trailers))))
 
 
 def without(headers: Headers, unwanted: frozenset[str]) -> Headers:
@@ -132,7 +130,7 @@ def _query(params: Params) -> str | Pairs:
 
 
 def _pairs(params: Any) -> Pairs:
-    return list(params.items() if isinstance(params, Mapping) else params or ())
+    return [] if params is None else arguments.pairs("params", params)
 
 
 def _with_query(url: str, given: str | Pairs) -> str:
@@ -149,7 +147,7 @@ def _with_query(url: str, given: str | Pairs) -> str:
 
 def body(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str | None]:
     """The content to send and the type to declare for it. Raises LocalProtocolError for what contradicts itself."""
-    if files:
+    if files is not None and files not in ({}, [], ()):
         return _multipart(content, data, json, files)
     if json is not None and data is not None and not data:
         data = None  # an empty form says nothing, as in requests and httpx
@@ -158,17 +156,20 @@ def body(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str | Non
     if json is not None:
         return _json(json), "application/json"
     if is_form(data):
-        return _urlencoded(data).encode(), "application/x-www-form-urlencoded"
+        return _urlencoded(arguments.pairs("data", data)).encode(), "application/x-www-form-urlencoded"
     return (data, None) if content is None else (content, None)
 
 
 def _json(given: Any) -> bytes:
     import json
 
-    return json.dumps(given, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        return json.dumps(given, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"json= cannot be sent: {error}") from error
 
 
-def _urlencoded(fields: Any) -> str:
+def _urlencoded(fields: Pairs) -> str:
     from urllib.parse import urlencode
 
     return urlencode(list(_fields(fields)))
@@ -190,16 +191,17 @@ def _multipart(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str
         raise LocalProtocolError("files= makes the whole body: give form fields as data=, and neither content nor json")
     if data is not None and not is_form(data):
         raise LocalProtocolError("beside files=, data= must be form fields: a mapping or (name, value) pairs")
-    made = Multipart(list(_fields(data)), files)
+    fields = [] if data is None else list(_fields(arguments.pairs("data", data)))
+    made = Multipart(fields, arguments.pairs("files", files))
     return made, made.content_type
 
 
-def _fields(data: Any) -> Iterator[tuple[Any, Any]]:
+def _fields(data: Pairs) -> Iterator[tuple[Any, Any]]:
     """Form fields one by one; a collection or an iterator as a value is a field of that name for each of its entries.
 
     None is no field.
     """
-    for name, value in data.items() if isinstance(data, Mapping) else data or ():
+    for name, value in data:
         yield from ((name, one) for one in (value if _is_several(value) else (value,)) if one is not None)
 
 

@@ -158,7 +158,7 @@ def test_an_origin_can_be_prewarmed_as_well_as_a_url(pool: ConnectionPool, serve
 
 @pytest.mark.parametrize("connections", [0, -1])
 def test_less_than_one_connection_cannot_be_prewarmed(pool: ConnectionPool, connections: int) -> None:
-    with pytest.raises(ValueError, match="one connection or more"):
+    with pytest.raises(ValueError, match="connections must be 1 or more"):
         pool.prewarm("http://a.test", connections)
     assert pool.stats().threads == 0
 

@@ -136,7 +136,7 @@ def test_a_feeder_of_a_request_that_finds_no_server_is_released(pool: Connection
 
 @pytest.mark.parametrize("code", [-1, 1 << 32])
 def test_a_code_that_no_frame_can_carry_closes_nothing(pool: ConnectionPool, server: Server, code: int) -> None:
-    with pytest.raises(ValueError, match="32 bits"):
+    with pytest.raises(ValueError, match="32 bits|code must be 0 or more"):
         pool.close(code=code)
     assert pool.submit(Request("GET", server.url())).result(WAIT_S).ok
 

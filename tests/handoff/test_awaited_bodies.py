@@ -138,5 +138,5 @@ def test_pieces_are_cut_anew_as_they_come(pieces: list[bytes], n: int) -> None:
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_pieces_of_nothing_are_none(n: int) -> None:
-    with pytest.raises(ValueError, match="1 byte or more"):
+    with pytest.raises(ValueError, match="n must be 1 or more"):
         Resizer(n)

@@ -259,8 +259,16 @@ class TestAllWaysOfReadingAgree:
 
     @pytest.mark.parametrize("n", [0, -1])
     def test_pieces_of_nothing_are_refused(self, n: int) -> None:
-        with pytest.raises(ValueError, match="1 byte or more"):
+        with pytest.raises(ValueError, match="n must be 1 or more"):
             list(make_response([b"a"]).iter_bytes(n))
+
+    @pytest.mark.parametrize("n", ["5", b"5", 2.5, [5]])
+    def test_a_size_that_is_no_whole_number_is_told(self, n: Any) -> None:
+        for read in (Response.read, Response.read1, Response.readline):
+            with pytest.raises(TypeError, match="n must be a whole number or None, not"):
+                read(make_response([b"ab"]), n)
+        with pytest.raises(TypeError, match="n must be a whole number, not"):
+            list(make_response([b"ab"]).iter_bytes(n))
 
     def test_reading_none_is_reading_all(self) -> None:
         assert make_response([b"ab", b"c"]).read(None) == b"abc"

@@ -427,9 +427,7 @@ def test_a_folder_without_hashed_names_is_an_error_at_once(tmp_path: Path) -> No
         ("/no/such/file", "/no/such/file.*no such file or folder"),
         (__file__, "no CA certificate in PEM form"),
         (b"garbage", "verify: no certificate in PEM form"),
-        (b"", "verify=PEM text: give True, False"),
-        (42, "verify=42: give True, False"),
-        (None, "verify=None: give True, False"),
+        (b"", "verify: no certificate in PEM form"),
     ],
 )
 def test_trust_that_cannot_be_read_names_the_culprit(verify: Any, words: str) -> None:
@@ -495,7 +493,6 @@ def test_a_client_certificate_goes_into_a_fresh_openssl_context_only(files: Path
     ("cert", "words"),
     [
         ("/no/such.pem", "/no/such.pem.*cannot be read"),
-        (42, "42"),
         (__file__, "no certificate in PEM form"),
         (ME.pem, "no private key in PEM form"),
         ((ME.pem, b"garbage"), "no private key in PEM form"),
@@ -503,7 +500,6 @@ def test_a_client_certificate_goes_into_a_fresh_openssl_context_only(files: Path
         ((ME.pem, ME.key_pem(b"sesame"), "wrong"), "wrong password"),
         ((ME.pem, ME.key_pem(b"sesame")), "Password was not given.*cert=.certificate, key, password"),
         ((ME.pem, ME.key_pem(), "superfluous"), "not encrypted"),
-        ((ME.pem,), r"give a path or PEM bytes, \(cert, key\)"),
     ],
 )
 def test_a_client_certificate_that_cannot_be_used_says_why(cert: Any, words: str) -> None:
