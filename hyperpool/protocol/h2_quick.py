@@ -34,8 +34,10 @@ _HEAD = struct.Struct(">HBBBL")
 # The same, with type and flags as one number: DATA (type 0) without flags is 0, with END_STREAM alone it is 1.
 _RUN_HEAD = struct.Struct(">HBHL")
 _HEAD_BYTES = 9
-_DATA, _HEADERS, _CONTINUATION = 0x0, 0x1, 0x9
-_END_STREAM, _END_HEADERS = 0x1, 0x4
+_DATA, _HEADERS, _PUSH_PROMISE, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0x0, 0x1, 0x5, 0x7, 0x8, 0x9
+_END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
+# These carry a number of 31 bits behind a bit that means nothing (RFC 9113 6.6, 6.8, 6.9).
+_RESERVING = frozenset((_PUSH_PROMISE, _GOAWAY, _WINDOW_UPDATE))
 
 # Streams that are over are swept away when the map has doubled since the last time; h2 walks it for every new stream.
 _SWEEP_AT = 64
@@ -174,7 +176,8 @@ class QuickMachine(Machine):
             # An extension that nobody here uses is ignored whatever is in it (RFC 9113 5.5): h2 would judge an ALTSVC.
             # Within a header block it is an error, which h2 sees.
             if not heard and (kind <= _CONTINUATION or self.incoming_buffer._headers_buffer):
-                super().receive_data(data[at:end])
+                frame = data[at:end]
+                super().receive_data(_without_reserved_bit(kind, flags, frame) if kind in _RESERVING else frame)
             at = end
         self._rest = data[at:]
         return []
@@ -279,6 +282,12 @@ def _joined(data: bytes, spans: list[tuple[int, int]]) -> bytes:
         return data[spans[0][0] : spans[0][1]]
     view = memoryview(data)
     return b"".join([view[begin:end] for begin, end in spans])
+
+
+def _without_reserved_bit(kind: int, flags: int, frame: bytes) -> bytes:
+    """The frame with the bit unset that is to be ignored, and that h2 takes for a part of the number behind it."""
+    at = _HEAD_BYTES + (kind == _PUSH_PROMISE and bool(flags & _PADDED))
+    return frame[:at] + bytes((frame[at] & 0x7F,)) + frame[at + 1 :] if len(frame) > at else frame
 
 
 def judged(fields: list[Any]) -> Answer:

@@ -338,6 +338,8 @@ BORNE: dict[str, bytes] = {
     "F19 6.5.2 an unknown setting": frame(SETTINGS, 0, setting(0x1A1A, 7)),
     "F19 4.1 undefined flags": frame(PING, 0, bytes(8), flags=0xF0),
     "F19 4.1 a reserved bit": frame(PING, 1 << 31, bytes(8)),
+    "F19 6.9 a reserved bit before an increment": frame(WINDOW_UPDATE, 0, u32(1 << 31 | 1))
+    + frame(WINDOW_UPDATE, UPLOADING, u32(1 << 31 | 1)),
     "F19 RFC 7838 ALTSVC": frame(0xA, 0, b'\0\x06a.testh2=":443"'),
     "F19 5.5 an empty ALTSVC": frame(0xA, 0),
     "F19 5.5 an ALTSVC of one byte on a stream": frame(0xA, ASKED, b"\1"),
@@ -928,6 +930,23 @@ def test_a_push_that_belongs_to_a_stream_that_we_have_reset_is_refused_and_its_a
     wire = frame(PUSH_PROMISE, RESET, u32(2) + promise, flags=END_HEADERS) + head(OK, 2) + frame(DATA, 2, b"x", flags=1)
     heard, failure, said = outcome(codec, wire + GOOD_ANSWER)
     assert (heard, failure, resets(said)) == (ALL_OF_IT, "None", [(2, 7)])
+
+
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_a_reserved_bit_before_the_last_stream_id_is_ignored(by_bytes: bool) -> None:
+    """F19, F22; RFC 9113 6.8: with it the id would stand above all streams, and none would be sent again."""
+    wire = frame(GOAWAY, 0, u32(1 << 31 | ASKED) + u32(0))
+    assert outcome(session(), wire, by_bytes=by_bytes)[:2] == ([events.GoAway(ASKED, 0, b"")], "None")
+
+
+@pytest.mark.parametrize(("flags", "before", "behind"), [(0, b"", b""), (PADDED, b"\3", b"\0\0\0")])
+def test_a_reserved_bit_before_a_promised_id_is_ignored(flags: int, before: bytes, behind: bytes) -> None:
+    """F19; RFC 9113 6.6."""
+    promise = block([(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/p")])
+    wire = frame(PUSH_PROMISE, ASKED, before + u32(1 << 31 | 2) + promise + behind, flags=END_HEADERS | flags)
+    heard, failure, _ = outcome(session(push=True), wire + head(OK, 2))
+    assert [event.promised_id for event in heard if isinstance(event, events.Promise)] == [2]
+    assert (heard[-1], failure) == (events.Head(2, 200, []), "None")
 
 
 def test_an_upgrade_begins_with_stream_1() -> None:
