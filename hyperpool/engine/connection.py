@@ -209,9 +209,20 @@ class Connection:
         elif self.transport.backlog_bytes:
             self.transport.flush()
         if self.transport.failure is not None:
-            self._check_health()
+            self._hear_last_words()
         elif self.life is Life.DRAINING and not self.load:
             self.close()
+
+    def _hear_last_words(self) -> None:
+        """The socket is broken, which was found in writing: what came before that is still there to be read.
+
+        A server that does not want the rest of an upload answers, or says GOAWAY, and closes over bytes that it has not
+        read, which is a reset (RFC 9112 9.6). On which streams it has not acted stands there alone (RFC 9113 6.8).
+        """
+        if self.wants_read:
+            self.read()
+        else:
+            self._check_health()
 
     def _write_out(self) -> None:
         """Send what uploads have put into the codec; `flush` looks at how that went."""

@@ -10,6 +10,7 @@ from hyperframe.frame import PingFrame
 
 from hyperpool.engine.connection import Life
 from hyperpool.errors import ConnectionLost, HyperpoolError, RemoteProtocolError
+from hyperpool.handoff.body import Piece
 from hyperpool.values import Timeout
 
 MakeBench = Callable[..., Bench]
@@ -156,6 +157,69 @@ def test_an_early_answer_before_garbage_is_delivered(bench: Bench) -> None:
     garbage(peer)
     bench.run()
     assert call.response.status_code == 413
+
+
+class Interrupted(Endless):
+    """An upload, before whose first piece the peer leaves: behind what this turn has read, before what it writes."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leaves = [leave]
+
+    def take(self, max_bytes: int) -> Piece:
+        while self._leaves:
+            self._leaves.pop()()
+        return super().take(max_bytes)
+
+
+def test_an_answer_is_heard_of_a_server_that_has_left_in_the_middle_of_an_upload(bench: Bench) -> None:
+    # RFC 9112 9.6: it closes over what it has not read, so that the next write finds the connection broken.
+    peer = bench.open_h1()
+
+    def leave() -> None:
+        peer.send(b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+        peer.close()
+
+    call = bench.submit(source=Interrupted(leave))
+    bench.run()
+    assert (call.response.status_code, call.response.content) == (413, b"no")
+    assert not bench.connections
+
+
+def test_a_goaway_is_heard_of_a_server_that_has_left_in_the_middle_of_an_upload(bench: Bench) -> None:
+    # L9; RFC 9113 6.8: what it says of the streams that it has not acted on must not be lost with the connection.
+    peer = bench.open_h2()
+
+    def leave() -> None:
+        peer.go_away(0)
+        peer.close()
+
+    asked = bench.submit("/asked", method="POST", content=b"once")
+    bench.run()
+    uploading = bench.submit(source=Interrupted(leave))
+    bench.run()
+    assert type(uploading.error) is ConnectionLost and uploading.error.processed == "no"
+    second = bench.connect_h2()
+    second.answers = True
+    bench.run()
+    assert (asked.response.content, second.paths) == (b"/asked", ["/asked"])
+
+
+def test_a_reader_who_is_behind_hears_of_the_loss(make_bench: MakeBench) -> None:
+    # L8: what it has no room for is not read on account of a broken upload either.
+    bench = make_bench(stream_window_bytes=65_535)
+    peer = bench.open_h1()
+    body = HandFed()
+    call = bench.submit(source=body, stream=True)
+    bench.run()
+    peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(70_000))
+    bench.run()
+    peer.close()
+    body.pipe.feed(b"more")
+    bench.run()
+    pieces = call.response.iter_raw()
+    assert len(next(pieces)) == 70_000
+    with pytest.raises(ConnectionLost, match="the connection was lost"):
+        next(pieces)
 
 
 def test_data_that_is_worth_credit_before_garbage_hurts_nobody(make_bench: MakeBench) -> None:
