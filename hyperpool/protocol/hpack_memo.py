@@ -28,6 +28,9 @@ _SAID_BY_ALL = frozenset({b":authority", b"user-agent", b"accept", b"accept-enco
 _NOT_INDEXED = b"\x00"  # RFC 7541 6.2.2
 # A longer block is rare, and not worth its memory.
 MEMO_BLOCK_BYTES = 4 << 10
+# What our own table holds at most, whatever more the peer allows (RFC 7541 4.2): up to 4 GiB, which would be kept, and
+# searched from end to end for each new field. The initial size (RFC 9113 6.5.2), with which Go and nghttp2 stay too.
+MOST_TABLE_BYTES = 4 << 10
 
 Entry = tuple[bytes, bytes]
 
@@ -202,6 +205,7 @@ class MemoEncoder(hpack.Encoder):
     def header_table_size(self, size_bytes: int) -> None:
         # Said before the next block: the smallest size since the last one, then the size that holds (RFC 7541 4.2).
         # hpack would say all of them, also what the peer has taken back by now, and none where the last one came twice.
+        size_bytes = min(size_bytes, MOST_TABLE_BYTES)
         if size_bytes == self.header_table.maxsize:
             return
         self.header_table.maxsize = size_bytes

@@ -11,11 +11,11 @@ from hyperframe.frame import Frame, HeadersFrame, SettingsFrame
 
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.h2_codec import H2Codec
-from hyperpool.protocol.hpack_memo import MemoEncoder
+from hyperpool.protocol.hpack_memo import MOST_TABLE_BYTES, MemoEncoder
 from hyperpool.values import Limits
 
 HEAD = RequestHead(b"GET", b"https", b"a.test", b"/", ((b"x", b"y"),))
-SIZES = (0, 64, 4_096)
+SIZES = (0, 64, 4_096, 2**32 - 1)
 
 
 class Server:
@@ -74,3 +74,14 @@ def test_the_size_that_holds_can_be_asked_for() -> None:
     encoder = MemoEncoder()
     encoder.header_table_size = 64
     assert encoder.header_table_size == 64
+
+
+def test_a_table_does_not_grow_to_all_that_the_peer_allows() -> None:
+    # It would be kept for as long as the connection, and searched for each field that is new.
+    encoder, decoder = MemoEncoder(), hpack.Decoder()
+    encoder.header_table_size = decoder.max_allowed_table_size = 2**32 - 1
+    for number in range(2 * MOST_TABLE_BYTES // 32):
+        field = (b":path", b"/%d" % number)
+        for _ in range(2):  # what comes again is what enters the table
+            assert decoder.decode(encoder.encode([field]), raw=True) == [field]
+    assert encoder.header_table._current_size <= MOST_TABLE_BYTES
