@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+
 from hyperpool.engine.dial_cancel import DialPhase
 from hyperpool.engine.settlement import Settlement
 from hyperpool.errors import ConnectTimeout, HyperpoolError
@@ -18,32 +20,32 @@ class Greetings:
     def __init__(self, origin: str, settlement: Settlement) -> None:
         self._origin = origin
         self._settlement = settlement
-        # A dict for its order and for `add`: a crash hands messages in twice.
-        self._waiting: dict[Connect, None] = {}
+        # By their Futures, for `add`: a crash hands messages in twice.
+        self._waiting: dict[Future[str], Connect] = {}
 
     def add(self, greeting: Connect) -> None:
         """One more; it may be known already."""
-        self._waiting[greeting] = None
+        self._waiting[greeting.connected] = greeting
 
     def answer(self, version: str) -> None:
         """There is a connection, which speaks this."""
-        waiting, self._waiting = self._waiting, {}
-        for greeting in waiting:
-            self._settlement.greet(greeting.connected, version)
+        for connected in self._waiting:
+            self._settlement.greet(connected, version)
+        self._waiting.clear()  # after that, so that a crash there cannot lose one (L5)
 
     def fail(self, error: BaseException) -> None:
         """There is none, and will be none."""
-        for greeting in list(self._waiting):
-            self._fail_one(greeting, error)
+        for connected in list(self._waiting):
+            self._fail_one(connected, error)
 
     def run_timers(self, now: float, phase: DialPhase | None) -> None:
         """Let those go whose patience has ended, and those who were cancelled meanwhile.
 
         ``phase``: what they have been waiting for.
         """
-        for greeting in list(self._waiting):
+        for greeting in list(self._waiting.values()):
             if greeting.deadline_at <= now or greeting.connected.cancelled():
-                self._fail_one(greeting, self._timed_out(greeting, phase))
+                self._fail_one(greeting.connected, self._timed_out(greeting, phase))
 
     def _timed_out(self, greeting: Connect, phase: DialPhase | None) -> ConnectTimeout:
         within = f"{self._origin}: no connection was established within {greeting.timeout_s} s"
@@ -51,18 +53,18 @@ class Greetings:
             return ConnectTimeout(within)
         return ConnectTimeout(f"{within}: {phase.waits}", step=phase.name)
 
-    def _fail_one(self, greeting: Connect, error: BaseException) -> None:
-        del self._waiting[greeting]
+    def _fail_one(self, connected: Future[str], error: BaseException) -> None:
         own = error.own_copy(origin=self._origin) if isinstance(error, HyperpoolError) else error
-        self._settlement.greet(greeting.connected, own)
+        self._settlement.greet(connected, own)
+        del self._waiting[connected]
 
     def next_at(self) -> float:
         """When the first of them loses patience."""
-        return min((greeting.deadline_at for greeting in self._waiting), default=NEVER)
+        return min((greeting.deadline_at for greeting in self._waiting.values()), default=NEVER)
 
     def patience_until_at(self) -> float:
         """Until when somebody waits."""
-        return max((greeting.deadline_at for greeting in self._waiting), default=NEVER)
+        return max((greeting.deadline_at for greeting in self._waiting.values()), default=NEVER)
 
     def __bool__(self) -> bool:
         return bool(self._waiting)

@@ -32,6 +32,19 @@ def test_who_asks_for_a_connection_is_told_what_it_speaks(bench: Bench, connect:
     assert connected.result(0) == version
 
 
+def test_many_who_ask_are_not_compared_with_each_other(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A thousand threads of http.client over one pool: each with each would hold up the loop for seconds.
+    def compare(*_: object) -> bool:
+        raise AssertionError("compared")
+
+    monkeypatch.setattr(messages.Connect, "__eq__", compare)
+    asked = [bench.ask_for_connection() for _ in range(3)]
+    bench.run()
+    bench.connect_h2()
+    bench.run()
+    assert [one.result(0) for one in asked] == ["HTTP/2"] * 3
+
+
 def test_a_connection_that_is_there_is_the_answer_at_once(bench: Bench) -> None:
     bench.open_h1()
     bench.submit()  # busy as it may be
