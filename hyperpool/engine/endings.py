@@ -5,6 +5,7 @@ Whatever ends is settled here, exactly once, and nothing is left of it on the wi
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -82,14 +83,16 @@ class Endings:
             self._connections.watch(connection)
         self._settlement.carry_out()
 
-    def crash(self, error: HyperpoolError, untouched: Iterable[Any]) -> None:
+    def crash(self, error: HyperpoolError, untouched: deque[Any]) -> None:
         """Last resort: close everything raw and settle everybody with the cause (L5, L12).
 
-        ``untouched``: messages that were not acted on, or not to the end.
+        ``untouched``: messages that were not acted on, or not to the end. Where there is no memory even for this, it
+        may be called again: nothing that is owed an end is let go of before it has one.
         """
         self._dials.cancel()
-        for message in untouched:
-            self._save_from(message)
+        while untouched:
+            self._save_from(untouched[0])
+            untouched.popleft()
         self._greetings.fail(error)
         for connection in self._connections:
             connection.transport.abort()
@@ -115,5 +118,7 @@ class Endings:
             self._settlement.accept(message.exchange)
         elif isinstance(message, messages.Connect):
             self._greetings.add(message)
+        elif isinstance(message, messages.Drain):
+            self._settlement.when_all_are(message.answered)
         elif isinstance(message, messages.Dialed):
             message.dialed.close()

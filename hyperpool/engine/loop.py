@@ -15,7 +15,6 @@ import logging
 import selectors
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
@@ -39,7 +38,7 @@ from hyperpool.errors import ConnectionLost, ConnectTimeout, HyperpoolError, Poo
 from hyperpool.handoff import messages
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange, State
-from hyperpool.handoff.inbox import Inbox
+from hyperpool.handoff.inbox import Inbox, until_there_is_memory
 from hyperpool.handoff.loop_thread import enter_loop_thread
 
 if TYPE_CHECKING:
@@ -106,7 +105,6 @@ class OriginLoop:
             greetings=self._greetings,
             settlement=self._settlement,
         )
-        self._taken: deque[Any] = deque()
         self._closing_at = NEVER
         self._farewell_code = 0
         self._requests = 0
@@ -120,8 +118,8 @@ class OriginLoop:
             while self.step():
                 pass
         except BaseException as error:  # whatever it was: every waiter must learn of it, and none may hang
+            until_there_is_memory(self._crash, error)
             logger.debug("%r failed", self, exc_info=True)
-            self._crash(error)
         finally:
             self._release()
 
@@ -159,10 +157,10 @@ class OriginLoop:
 
     def _take_messages(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         woken = any(key.data is None for key, _ in ready)
-        self._taken = self.inbox.take(woken=woken)
-        while self._taken:
-            _REACT[self._taken[0].__class__](self, self._taken[0])
-            self._taken.popleft()  # after it was acted on, so that a crash there cannot lose it (L5)
+        taken = self.inbox.take(woken=woken)
+        while taken:
+            _REACT[taken[0].__class__](self, taken[0])
+            taken.popleft()  # after it was acted on, so that a crash there cannot lose it (L5)
 
     def _read(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in ready:
@@ -364,8 +362,8 @@ class OriginLoop:
 
     def _crash(self, cause: BaseException) -> None:
         error = cause if isinstance(cause, HyperpoolError) else _as_bug(self.origin, cause)
-        # The first message of this turn that is left may have been the cause; those behind it were not looked at.
-        self._endings.crash(error, [*self._taken, *self.inbox.close()])
+        # The first message that is left may have been the cause; those behind it were not looked at.
+        self._endings.crash(error, self.inbox.close())
 
     def _release(self) -> None:
         self._settlement.all_are()  # whoever drains waits for nothing more, however this loop has ended

@@ -7,6 +7,7 @@ Resolving one runs its done-callbacks, which are code of the caller: it may subm
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -17,6 +18,9 @@ from hyperpool.handoff.exchange import Exchange, State
 from hyperpool.handoff.futures import LoopFuture, SoleWaiter
 
 logger = logging.getLogger("hyperpool")
+
+# And nothing more comes of it: a done-callback's SystemExit must not end the origin's thread.
+_FAILED = "a done-callback of %r failed"
 
 
 class Settlement:
@@ -29,9 +33,9 @@ class Settlement:
         self._deadlines = deadlines
         # Whatever else goes wrong, memory included: who stands here is owed an end (L5).
         self._accepted: dict[Exchange, None] = {}
-        self._decided: list[Exchange] = []
+        self._decided: deque[Exchange] = deque()
         self._drains: list[Callable[[], None]] = []
-        self._greeted: list[tuple[Future[str], str | BaseException]] = []
+        self._greeted: deque[tuple[Future[str], str | BaseException]] = deque()
         # What a program is to be told, beside the ends of its requests.
         self._told: list[Callable[[], None]] = []
         # The Futures that are being resolved: a child that is forked meanwhile finds them here and nowhere else.
@@ -52,20 +56,25 @@ class Settlement:
 
     def carry_out(self) -> None:
         """Wake the waiters, each exactly once."""
-        decided, self._decided = self._decided, []
-        for exchange in decided:
+        while self._decided:
+            exchange = self._decided[0]
             if exchange.future is not None:
                 self._resolving.append(exchange.future)
-            _resolve(exchange, exchange.settle)
+            try:
+                exchange.settle()
+            except BaseException:
+                if exchange.future is not None:
+                    raise  # it is owed its end still, which a crash brings (L5)
+                logger.exception(_FAILED, exchange)
             self._resolving.clear()  # before anything else: it holds the response, which may be forgotten already
             if exchange.state is State.DONE:
                 self._deadlines.disarm(exchange)
                 exchange.connection = None
                 self._accepted.pop(exchange, None)
+            self._decided.popleft()
         while self._greeted:
-            connected, outcome = self._greeted[0]
-            _resolve(connected, _settle, connected, outcome)
-            self._greeted = self._greeted[1:]  # after that: a child that is forked meanwhile must find it
+            _settle(*self._greeted[0])
+            self._greeted.popleft()  # after that: a child that is forked meanwhile must find it
         if self._told:
             told, self._told = self._told, []
             for tell in told:
@@ -95,26 +104,27 @@ class Settlement:
         for future in (*self._resolving, *(connected for connected, _ in self._greeted)):
             if isinstance(future, (LoopFuture, SoleWaiter)):
                 future.abandon_in_child(error.own_copy())
-        self._accepted, self._decided, self._greeted, self._drains, self._told = {}, [], [], [], []
+        for told in (self._accepted, self._decided, self._greeted, self._drains, self._told):
+            told.clear()
 
     def all_are(self) -> None:
         """No Future is left to be resolved."""
-        drains, self._drains = self._drains, []
-        for answered in drains:
+        for answered in self._drains:
             answered()
-
-
-def _resolve(whose: object, settle: Callable[..., None], *arguments: Any) -> None:
-    try:
-        settle(*arguments)
-    except BaseException:  # a done-callback's SystemExit must not end the origin's thread
-        logger.exception("a done-callback of %r failed", whose)
+        self._drains.clear()
 
 
 def _settle(connected: Future[str], outcome: str | BaseException) -> None:
-    if not connected.set_running_or_notify_cancel():
-        return
-    if isinstance(outcome, BaseException):
-        connected.set_exception(outcome)
-    else:
-        connected.set_result(outcome)
+    if connected.done() and not connected.cancelled():
+        return  # a crash says it again
+    try:
+        if not connected.set_running_or_notify_cancel():
+            return
+        if isinstance(outcome, BaseException):
+            connected.set_exception(outcome)
+        else:
+            connected.set_result(outcome)
+    except BaseException:
+        if not connected.done():
+            raise
+        logger.exception(_FAILED, connected)

@@ -269,12 +269,13 @@ class Exchange:
     def fail(self, error: BaseException) -> None:
         """The exchange ends with this error, which is its own."""
         assert self.state is not State.DONE, "L5: settled once"
-        self.state = State.DONE
         self._let_go()
         if self._pipe is not None:
             self._pipe.fail(error)
         if self.future is not None and self._outcome is None:
             self._outcome = error
+        # Last, as in `complete`.
+        self.state = State.DONE
 
     def abandon_in_child(self, error: HyperpoolError) -> None:
         """After a fork, in the child: whoever came along and waits for this is told; the parent goes on with it."""
@@ -308,20 +309,17 @@ class Exchange:
         future, outcome = self.future, self._outcome
         if future is None or outcome is None:
             return
-        # From here on the Response belongs to its reader alone: kept here, it could never be found forgotten.
-        self.future = self._outcome = None
         review, self.review = self.review, None
-        if review is not None and review(future, outcome):
-            return
-        # Done but not cancelled: the caller has resolved it, which no Future forbids; to resolve it again would log.
-        resolved = future.done() and not future.cancelled()
-        if resolved or not future.set_running_or_notify_cancel():
-            if isinstance(outcome, Response):
-                outcome.close()
-        elif isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
+        taken = False
+        try:
+            taken = review is not None and review(future, outcome)
+            if not taken:
+                _resolve(future, outcome)
+        finally:
+            # From here on the Response belongs to its reader alone: kept here, it could never be found forgotten. But
+            # a Future for which there was no memory is still owed its outcome (L5).
+            if taken or future.done():
+                self.future = self._outcome = None
 
     def _let_go(self) -> None:
         # A forgotten pool closes now: the timer of this exchange may hold it for as long as it had been patient.
@@ -347,3 +345,15 @@ class Exchange:
     def __repr__(self) -> str:
         url = without_userinfo(self.request.url)
         return f"<Exchange {self.request.method} {url} {self.state.value} stream={self.stream_id}>"
+
+
+def _resolve(future: ResponseFuture | SoleWaiter[Response], outcome: Response | BaseException) -> None:
+    # Done but not cancelled: the caller has resolved it, which no Future forbids; to resolve it again would log.
+    resolved = future.done() and not future.cancelled()
+    if resolved or not future.set_running_or_notify_cancel():
+        if isinstance(outcome, Response):
+            outcome.close()
+    elif isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

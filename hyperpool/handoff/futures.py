@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 
 _Condition = threading.Condition
+# The states of a Future in which a loop has said already that it goes on with it, or that it does not.
+_SAID = ("RUNNING", "CANCELLED_AND_NOTIFIED")
 
 
 class _SafeCondition(threading.Condition):
@@ -57,6 +59,12 @@ class LoopFuture(Future[T]):
         if not self.done():
             check_may_wait("Future.exception()")
         return super().exception(timeout)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """As of `Future`; but a loop may say it again, if memory ran out before it had said the outcome."""
+        if self._state in _SAID:
+            return self.running()
+        return super().set_running_or_notify_cancel()
 
     def abandon_in_child(self, error: BaseException) -> None:
         """After a fork, in the child: no thread is here that could resolve it, so it fails with ``error``.

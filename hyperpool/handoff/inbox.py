@@ -86,15 +86,17 @@ class Inbox:
             return self._asleep
 
     def take(self, *, woken: bool = True) -> deque[Any]:
-        """Loop only: everything that waits, oldest first. ``woken``: whether the selector saw the wake-up's bytes."""
+        """Loop only: everything that waits, oldest first. ``woken``: whether the selector saw the wake-up's bytes.
+
+        To be emptied as it is acted on: what is left in it belongs to `close`.
+        """
         if woken:
             self._wakeup.drain()
         with self._lock:
             self._asleep = False
-            # In one of the two at every moment: a fork in between must not lose them to the child.
-            items = self._taken = self._items
-            self._items = deque()
-        return items
+            # In one of the two at every moment: neither a fork nor a lack of memory in between must lose them.
+            self._taken, self._items = self._items, deque()
+        return self._taken
 
     def close_if_empty(self) -> bool:
         """Loop only: close, unless a message has come; whether it is closed now."""
@@ -115,8 +117,9 @@ class Inbox:
         return waited
 
     def close(self) -> deque[Any]:
-        """Loop only: close and take what is left, which the caller must settle (L5)."""
+        """Loop only: close; what was not acted on to the end, which the caller must settle (L5), and take out then."""
         with self._lock:
             self._closed = True
-            items, self._items = self._items, deque()
-        return items
+            self._taken.extend(self._items)
+            self._items.clear()
+        return self._taken

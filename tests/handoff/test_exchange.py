@@ -99,6 +99,30 @@ class TestSettlingOnce:
         with pytest.raises(AssertionError, match="L5"):
             exchange.fail(lost())
 
+    def test_where_there_was_no_memory_for_an_end_it_can_still_fail(self, monkeypatch) -> None:
+        """L5."""
+        exchange = opened()
+        future = exchange.future
+        with monkeypatch.context() as patch:
+            patch.setattr(exchange, "pushes", _ShortOfMemory())
+            with pytest.raises(MemoryError):
+                exchange.fail(lost())
+        exchange.fail(lost())
+        exchange.settle()
+        assert isinstance(future.exception(0), ConnectionLost)
+
+    def test_where_there_was_no_memory_for_waking_the_waiter_it_can_still_be_woken(self, monkeypatch) -> None:
+        """L5."""
+        exchange = done()
+        future = exchange.future
+        with monkeypatch.context() as patch:
+            patch.setattr(future, "set_result", _ShortOfMemory().end)
+            with pytest.raises(MemoryError):
+                exchange.settle()
+        exchange.settle()
+        assert future.result(0).status_code == 200
+        assert exchange.future is None
+
     def test_a_body_without_a_head_is_no_response(self) -> None:
         exchange = opened()
         with pytest.raises(AssertionError, match="L5"):
@@ -122,6 +146,13 @@ class TestSettlingOnce:
         waiters = [in_thread(future.result) for _ in range(4)]
         exchange.settle()
         assert len({id(waiter.value()) for waiter in waiters}) == 1
+
+
+class _ShortOfMemory:
+    """Whatever is asked of it, there is no memory for."""
+
+    def end(self, *_: object) -> None:
+        raise MemoryError
 
 
 class TestCancelled:

@@ -291,11 +291,22 @@ class TestOrderAndEnd:
         inbox.put("a")
         assert list(inbox.close()) == ["a"]
 
-    def test_a_second_close_has_nothing_left(self) -> None:
+    def test_close_hands_out_again_what_was_not_taken_out(self) -> None:
+        """L5: where there was no memory to settle it, it is still owed that."""
         inbox = Inbox(FakeWakeup())
         inbox.put("a")
-        inbox.close()
-        assert not inbox.close()
+        inbox.put("b")
+        inbox.close().popleft()
+        assert list(inbox.close()) == ["b"]
+
+    def test_close_hands_out_what_was_taken_and_not_acted_on(self) -> None:
+        """L5: the loop crashed in the middle of a turn."""
+        inbox = Inbox(FakeWakeup())
+        inbox.put("a")
+        inbox.put("b")
+        inbox.take().popleft()
+        inbox.put("c")
+        assert list(inbox.close()) == ["b", "c"]
 
     def test_an_empty_inbox_closes_when_asked(self) -> None:
         """L2."""

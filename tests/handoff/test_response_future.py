@@ -222,3 +222,21 @@ class TestAsyncio:
 
         exchange = asyncio.run(main())
         assert list(exchange.inbox.take()) == [Cancel(exchange)]
+
+
+class TestSaidAgain:
+    """L5: a loop that ran out of memory before it had said the outcome begins anew."""
+
+    def test_it_goes_on_as_it_did(self, pair) -> None:
+        _, future = pair
+        assert future.set_running_or_notify_cancel()
+        assert future.set_running_or_notify_cancel()
+        future.set_exception(ConnectionLost("gone"))
+        assert isinstance(future.exception(0), ConnectionLost)
+
+    def test_or_not_at_all(self, pair, caplog) -> None:
+        _, future = pair
+        future.cancel()
+        assert not future.set_running_or_notify_cancel()
+        assert not future.set_running_or_notify_cancel()
+        assert not caplog.records

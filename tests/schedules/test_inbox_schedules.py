@@ -25,6 +25,7 @@ class Loop:
         items = self.inbox.take(woken=self.wakeup.written)
         self.spurious += not items
         self.taken += items
+        items.clear()
 
     def run_until(self, count: int) -> None:
         while len(self.taken) < count:
