@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.dial import dial
@@ -65,20 +66,22 @@ class DialThreads:
                 deadline_at=deadline_at,
                 cancelled=self._cancel,
             )
-        except HyperpoolError as error:
-            self._put(deliver, DialFailed(error))
         except BaseException as error:  # nobody else would tell those who wait (L5)
-            failed = HyperpoolError(f"connecting to {self._route.origin} failed: {error!r}")
-            failed.__cause__ = error
-            self._put(deliver, DialFailed(failed))
+            until_there_is_memory(self._put_failure, deliver, error)
         else:
-            if not self._put(deliver, Dialed(dialed)):
-                dialed.close()
+            until_there_is_memory(self._put, deliver, dialed)
+
+    def _put_failure(self, deliver: Callable[[Any], None], error: BaseException) -> None:
+        told = error
+        if not isinstance(error, HyperpoolError):
+            told = HyperpoolError(f"connecting to {self._route.origin} failed: {error!r}")
+            told.__cause__ = error
+        with suppress(InboxClosed):
+            deliver(DialFailed(told))
 
     @staticmethod
-    def _put(deliver: Callable[[Any], None], message: Dialed | DialFailed) -> bool:
+    def _put(deliver: Callable[[Any], None], dialed: Any) -> None:
         try:
-            until_there_is_memory(deliver, message)
+            deliver(Dialed(dialed))
         except InboxClosed:
-            return False
-        return True
+            dialed.close()

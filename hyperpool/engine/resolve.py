@@ -26,6 +26,7 @@ from itertools import islice, zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperpool.errors import HyperpoolError, InvalidURL, NameResolutionError
+from hyperpool.handoff.inbox import until_there_is_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -151,16 +152,21 @@ class Resolver:
         return entry
 
     def _start_asking(self, key: Key) -> None:
-        # Daemon: a resolver that never answers must not keep the interpreter alive.
-        asking = threading.Thread(target=self._ask, args=(key,), name=f"hyperpool resolve {key[0]}", daemon=True)
         try:
-            asking.start()
-        except RuntimeError as error:
+            # Daemon: a resolver that never answers must not keep the interpreter alive.
+            name = f"hyperpool resolve {key[0]}"
+            threading.Thread(target=self._ask, args=(key,), name=name, daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
             # "can't start new thread": whoever waits for this flight must hear of it, and whoever asks next must not:
             # the name service has said nothing.
-            with self._lock:
-                flight = self._flights.pop(key)
-            flight.set_exception(_failure(key[0], error))
+            until_there_is_memory(self._strand, key, error)
+
+    def _strand(self, key: Key, error: BaseException) -> None:
+        failure = _failure(key[0], error)
+        with self._lock:
+            flight = self._flights.pop(key, None)
+        if flight is not None:  # else a thread runs all the same, and was faster
+            flight.set_exception(failure)
 
     def _ask(self, key: Key) -> None:
         try:
@@ -168,9 +174,9 @@ class Resolver:
         except BaseException as error:
             # gaierror, UnicodeError for a label that is too long, and whatever code of the program may raise: a flight
             # that is never landed would hold up everybody who asks for this name, for ever.
-            self._land(key, (), error)
+            until_there_is_memory(self._land, key, (), error)
         else:
-            self._land(key, addresses, None)
+            until_there_is_memory(self._land, key, addresses, None)
 
     def _addresses(self, host: str, port: int) -> list[Address]:
         name = host if is_address(host) else ascii_name(host)
@@ -189,8 +195,11 @@ class Resolver:
             self._entries.move_to_end(key)
             while len(self._entries) > self._max_names:
                 self._entries.popitem(last=False)
-            flight = self._flights.pop(key)
-        entry.settle(flight)
+            flight = self._flights.get(key)
+        if flight is not None and not flight.done():  # else it was stranded: this thread had seemed not to start
+            entry.settle(flight)
+        with self._lock:
+            self._flights.pop(key, None)  # after that: where there was no memory for it, this is done again
 
     def _answer_locked(self, key: Key, addresses: tuple[Address, ...], cause: BaseException | None) -> _Entry:
         if addresses:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from hyperpool.engine import dialler
 from hyperpool.engine.dialler import DialThreads
 from hyperpool.engine.resolve import Resolver
 from hyperpool.engine.trust import TlsConfig
+from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.messages import Dialed, DialFailed
 from hyperpool.values import Route, TlsSettings, parse_url
@@ -62,6 +64,32 @@ def test_so_is_a_failure() -> None:
     with nobody() as port:
         dial(port, inbox.put)
         assert type(inbox.taken.get(timeout=WAIT_S)) is DialFailed
+
+
+@pytest.mark.parametrize("message", ["Dialed", "DialFailed"])
+def test_even_where_there_is_none_for_the_message_itself(
+    listener: socket.socket, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    left = [MemoryError(), MemoryError()]
+    genuine = getattr(dialler, message)
+
+    def short_of_memory(what: Any) -> Any:
+        if left:
+            raise left.pop()
+        return genuine(what)
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise HyperpoolError("refused")
+
+    monkeypatch.setattr(dialler, message, short_of_memory)
+    if message == "DialFailed":
+        monkeypatch.setattr(dialler, "dial", refuse)
+    inbox = _ShortOfMemory(0)
+    dial(listener.getsockname()[1], inbox.put)
+    told = inbox.taken.get(timeout=WAIT_S)
+    assert type(told) is genuine
+    if message == "Dialed":
+        told.dialed.close()
 
 
 def test_a_connection_that_comes_too_late_is_closed(listener: socket.socket) -> None:

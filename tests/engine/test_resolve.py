@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from hyperpool.engine.resolve import Address, Resolver, ascii_name, interleave, is_address, tls_name
 from hyperpool.errors import InvalidURL, NameResolutionError
+from hyperpool.handoff import inbox as inboxes
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 
@@ -107,14 +110,52 @@ def test_whatever_getaddrinfo_raises_is_a_name_resolution_error(error: Exception
     assert caught.value.__cause__ is error
 
 
-def test_a_thread_that_cannot_be_started_is_a_name_resolution_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refusal", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_thread_that_cannot_be_started_is_a_name_resolution_error(
+    monkeypatch: pytest.MonkeyPatch, refusal: BaseException
+) -> None:
     def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise refusal
 
     resolver = Names(a_test=["192.0.2.1"]).resolver()
     monkeypatch.setattr(threading.Thread, "start", refuse)
     flight = resolver.lookup("a.test", 443)
     assert isinstance(flight.exception(timeout=0), NameResolutionError)
+    monkeypatch.undo()
+    assert resolver.resolve("a.test", 443), "nobody waits for a thread that is not there"
+
+
+def test_a_thread_that_runs_although_its_start_failed_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def start_and_fail(thread: threading.Thread) -> None:
+        start(thread)
+        thread.join(30)
+        raise MemoryError
+
+    resolver = Names(a_test=["192.0.2.1"]).resolver()
+    monkeypatch.setattr(threading.Thread, "start", start_and_fail)
+    assert resolver.lookup("a.test", 443).result(timeout=0)
+    assert not resolver._flights
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_an_answer_is_told_once_there_is_memory_for_it(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Else all who ask for this name would wait for it, now and later."""
+    monkeypatch.setattr(inboxes, "MEMORY_AGAIN_S", 0.0)
+    resolver = Names(a_test=["192.0.2.1"]).resolver()
+    clock, calls = resolver._clock, itertools.count(1)
+
+    def short_of_memory() -> float:
+        if next(calls) <= at:
+            raise MemoryError
+        return clock()
+
+    flight = resolver._flights["a.test", 443] = Future()
+    monkeypatch.setattr(resolver, "_clock", short_of_memory)
+    resolver._ask(("a.test", 443))
+    assert flight.result(timeout=0)
+    assert not resolver._flights
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1%20", "127.0.0.1%eth0"])
