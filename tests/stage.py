@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import os
+import select
 import socket
 import sys
 import threading
@@ -15,6 +17,8 @@ from hyperpool.testing import CertificateAuthority, Server
 
 # A bound for broken code only: nothing that works comes near it.
 WAIT_S = 45.0
+
+_FDS = "/proc/self/fd"
 
 # One for all tests: making a key costs more than most of them.
 AUTHORITY = CertificateAuthority()
@@ -78,6 +82,28 @@ def eventually(holds: Callable[[], bool]) -> bool:
             return False
         pause.wait(0.002)
     return True
+
+
+def peers_gone(port: int) -> bool:
+    """Whether the system has heard of the end of all of this process's connections to a port.
+
+    It hears of it at once, but on a busy machine, where packets are left to a thread of the kernel.
+    """
+    return not any(_is_connected(name, port) for name in (os.listdir(_FDS) if os.path.exists(_FDS) else ()))
+
+
+def _is_connected(name: str, port: int) -> bool:
+    try:
+        if not os.readlink(f"{_FDS}/{name}").startswith("socket:"):
+            return False
+        with socket.socket(fileno=os.dup(int(name))) as sock:
+            if sock.family != socket.AF_INET or sock.getpeername()[1] != port:
+                return False
+            poll = select.poll()
+            poll.register(sock, select.POLLRDHUP)
+            return not poll.poll(0)
+    except OSError:  # closed meanwhile, or not connected
+        return False
 
 
 def stands_in(thread: threading.Thread, *functions: str) -> bool:

@@ -21,7 +21,7 @@ from client_support import Kit, Wire, raised, stale
 
 import hyperpool
 from hyperpool.testing import Reply, ScriptedConnection, pattern
-from stage import AUTHORITY, WAIT_S, eventually, opened
+from stage import AUTHORITY, WAIT_S, eventually, opened, peers_gone
 
 TEXT = "first line\nsecond line\r\nthird: grün ☃\n"
 
@@ -343,9 +343,11 @@ def test_a_kept_connection_that_the_server_dropped_costs_no_request(kit: Kit, wi
     for n in range(10):
         assert client.get(server.url(f"/bytes/{n}")).content == pattern(n)
         server.drop_connections(rst=rst)
+        assert eventually(lambda: peers_gone(server.port))
         # The drop has happened, so the loop reads it before it writes: even a POST is never written to a dead socket.
         assert client.post(server.url("/echo"), content=b"x").content == b"x"
         server.drop_connections(rst=rst)
+        assert eventually(lambda: peers_gone(server.port))
 
 
 def test_a_get_that_lost_the_race_with_a_closing_connection_is_sent_once_more(kit: Kit, h1_wire: Wire) -> None:

@@ -22,7 +22,7 @@ from http_client_kit import H1, H2, Kit, Wire, fetch, threads
 from hyperpool import http_client
 from hyperpool.http_client import shared
 from hyperpool.testing import CertificateAuthority, Reply, Request, pattern
-from stage import WAIT_S, opened
+from stage import WAIT_S, eventually, opened, peers_gone
 
 
 def named(request: Request) -> Reply:
@@ -119,6 +119,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(kit: Kit, wi
     connection = kit.connection(server)
     fetch(connection)
     server.drop_connections()
+    assert eventually(lambda: peers_gone(server.port))
     assert fetch(connection, "/bytes/3") == pattern(3)
 
 
