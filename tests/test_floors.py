@@ -45,7 +45,14 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
     ],
     "F1 handoff": [
         ("handoff.forks", "handoff.hooks", "handoff.charset"),
-        ("handoff.loop_thread", "handoff.deadlines", "handoff.inbox", "handoff.messages", "handoff.pieces"),
+        (
+            "handoff.loop_thread",
+            "handoff.deadlines",
+            "handoff.inbox",
+            "handoff.messages",
+            "handoff.pieces",
+            "handoff.turns",
+        ),
         ("handoff.reading",),
         ("handoff.body", "handoff.futures"),
         ("handoff.source", "handoff.leash"),

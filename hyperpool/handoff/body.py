@@ -59,7 +59,9 @@ class BodyPipe:
         # Whom to call, once, when `take` would not wait any more: a reader that must not wait in it.
         self._called: Callable[[], None] | None = None
         self.trailers: Fields = []
-        self.taken = False
+        # How many pieces have left it, counted before they do: by this a reader that was interrupted knows whether one
+        # may be missing.
+        self.handed = 0
         self._process = _process
 
     # -- the loop's side -------------------------------------------------------------------------------------------
@@ -136,7 +138,6 @@ class BodyPipe:
         """
         self._renew_lock_in_child()
         with self._lock:
-            self.taken = True
             while not (self._chunks or self._ended or self._abandoned):
                 self._cond.wait()
             data = self._take_locked()
@@ -157,6 +158,11 @@ class BodyPipe:
         self._call()
         return open_still
 
+    @property
+    def taken(self) -> bool:
+        """Whether somebody has a part of it."""
+        return self.handed > 0
+
     def _renew_lock_in_child(self) -> None:
         if self._process is not _process:
             self._lock, self._cond = _lock_and_condition()
@@ -169,6 +175,7 @@ class BodyPipe:
             if self._error is None:
                 return b""
             raise _for_this_waiter(self._error)
+        self.handed += 1
         chunk = self._chunks.popleft()
         self._buffered_bytes -= len(chunk)
         return chunk

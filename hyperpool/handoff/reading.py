@@ -73,6 +73,10 @@ class ByteReader:
         r"""The next line with its \n: less at the end, or where it has more than ``limit`` bytes."""
         return self._gather(_bound(limit), self._part_of_line, last=b"\n")
 
+    def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """The lines that are left, or as many as have ``hint`` bytes together."""
+        return self._parts(_bound(hint) or sys.maxsize, lambda _: self.readline())
+
     def put_back(self, data: bytes) -> None:
         """Read this next, where nothing else is left."""
         self._piece, self._at = data, 0
@@ -90,9 +94,12 @@ class ByteReader:
 
     def _gather(self, wanted: int, next_part: Callable[[int], bytes], last: bytes = b"") -> bytes:
         """Parts until there are enough, or one ends with ``last``."""
+        return b"".join(self._parts(wanted, next_part, last))
+
+    def _parts(self, wanted: int, next_part: Callable[[int], bytes], last: bytes = b"") -> list[bytes]:
         parts: list[bytes] = []
         try:
-            while wanted and (part := next_part(wanted)):
+            while wanted > 0 and (part := next_part(wanted)):
                 parts.append(part)
                 wanted -= len(part)
                 if last and part.endswith(last):
@@ -102,7 +109,7 @@ class ByteReader:
         except BaseException:  # Ctrl-C: who reads on gets what came before it
             self._piece, self._at = b"".join(parts) + self._piece[self._at :], 0
             raise
-        return b"".join(parts)
+        return parts
 
     def _part(self, n: int) -> bytes:
         self._fill()

@@ -6,17 +6,17 @@ when somebody asks. Reading a streamed body blocks the reader only; its credit g
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpool.errors import DecodeError, LocalProtocolError, ResponseClosed
+from hyperpool.errors import DecodeError, ResponseClosed
 from hyperpool.handoff.charset import apparent, detected, named
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import check_may_wait
 from hyperpool.handoff.pieces import known_charset
 from hyperpool.handoff.reading import BodyReader
 from hyperpool.handoff.response_head import ResponseHead, ResponseParts, field_value, header_dict
+from hyperpool.handoff.turns import TORN, in_turn
 
 if TYPE_CHECKING:
     from hyperpool.handoff.body import BodyPipe
@@ -49,7 +49,7 @@ class Response(ResponseHead):
         self._trailers = trailers
         self._leash = leash
         # Which thread is reading.
-        self._reading: dict[str, int] = {}
+        self._reading: dict[str, Any] = {}
         self._content: bytes | None = None
         self._reader: BodyReader | None = None
         self._encoding: str | None = None
@@ -74,8 +74,14 @@ class Response(ResponseHead):
         if self._content is None and self._leash is None:
             self._content = self._joined()
         elif self._content is None:
-            self._content = self._in_turn(self._joined)  # one step, so that of two threads one gets it all
+            self._read_all()
+        assert self._content is not None
         return self._content
+
+    @in_turn
+    def _read_all(self) -> None:
+        """One step, so that of two threads one gets it all."""
+        self._content = self._joined()
 
     @property
     def encoding(self) -> str:
@@ -143,38 +149,38 @@ class Response(ResponseHead):
         r"""The lines of the body without their ends (\n, \r or \r\n, or the delimiter), whole also across pieces."""
         return self._one_reader(lambda reader: reader.lines(self._known_charset(), delimiter).take)
 
+    @in_turn
     def read(self, n: int | None = -1) -> bytes:
         """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks.
 
         Raises LocalProtocolError where another thread is just reading: bytes would be given twice, or lost.
         """
-        return self._in_turn(lambda: self._go_on().decoded().read(n))
+        return self._go_on().decoded().read(n)
 
+    @in_turn
     def read1(self, n: int | None = -1) -> bytes:
         """Up to ``n`` decoded bytes as soon as there are any; b"" at the end. Blocks."""
-        return self._in_turn(lambda: self._go_on().decoded().read1(n))
+        return self._go_on().decoded().read1(n)
 
+    @in_turn
     def readinto(self, buffer: Any) -> int:
         """Fill a writable buffer; how many bytes were put there, 0 at the end. Blocks."""
-        return _put(buffer, self.read)
+        return _put(buffer, self._go_on().decoded().read)
 
+    @in_turn
     def readinto1(self, buffer: Any) -> int:
         """Put what `read1` gives into a writable buffer; how many bytes that were, 0 at the end. Blocks."""
-        return _put(buffer, self.read1)
+        return _put(buffer, self._go_on().decoded().read1)
 
+    @in_turn
     def readline(self, limit: int | None = -1) -> bytes:
         r"""The next line of the decoded body with its \n; less at the end, or after ``limit`` bytes. Blocks."""
-        return self._in_turn(lambda: self._go_on().decoded().readline(limit))
+        return self._go_on().decoded().readline(limit)
 
+    @in_turn
     def readlines(self, hint: int | None = -1) -> list[bytes]:
         """The lines that are left, or as many as have ``hint`` bytes together. Blocks."""
-        lines: list[bytes] = []
-        while line := self.readline():
-            lines.append(line)
-            hint = None if hint is None or hint <= 0 else hint - len(line)
-            if hint is not None and hint <= 0:
-                break
-        return lines
+        return self._go_on().decoded().readlines(hint)
 
     def __iter__(self) -> Iterator[bytes]:
         """The lines of `readline`, as of every binary file."""
@@ -183,23 +189,8 @@ class Response(ResponseHead):
     def _one_reader(self, begin: Callable[[BodyReader], Callable[[], T | None]], *, raw: bool = False) -> Iterator[T]:
         """Pieces, of which each step is one thread's: of a streamed body there is one step at a time in all."""
         if self._leash is None or self._content is not None:
-            return _Pieces(lambda: begin(self._new_reader(raw=raw)), _at_any_time)
-        return _Pieces(lambda: begin(self._go_on(raw=raw)), self._in_turn)
-
-    def _in_turn(self, step: Callable[[], T]) -> T:
-        """Take this step, unless another thread is just taking one: it would miss what this one gets.
-
-        The mark is set in one step, with and without a GIL. One that an interrupt has left here keeps its thread from
-        nothing.
-        """
-        mine = threading.get_ident()
-        if self._reading.setdefault("by", mine) != mine:
-            message = "another thread is reading this response: a body has one reader at a time"
-            raise LocalProtocolError(message, **self._where())
-        try:
-            return step()
-        finally:
-            self._reading.pop("by", None)
+            return _Pieces(lambda: begin(self._new_reader(raw=raw)))
+        return _PiecesInTurn(lambda: begin(self._go_on(raw=raw)), self._reading, self._where)
 
     def _go_on(self, *, raw: bool = False) -> BodyReader:
         """The reader that stands where the last one has stopped."""
@@ -214,7 +205,7 @@ class Response(ResponseHead):
             return BodyReader(_once(self._content), "", self._where())
         if self._leash is None:
             return BodyReader(_once(self._whole), self._coding(), self._where())
-        return BodyReader(_streamed(self._leash.pipe), self._coding(), self._where())
+        return BodyReader(_streamed(self._leash.pipe, self._reading), self._coding(), self._where())
 
     def _coding(self) -> str:
         return field_value(self._parts.head.fields, b"content-encoding")
@@ -236,11 +227,16 @@ class Response(ResponseHead):
             raise ResponseClosed("this streamed body was read piece by piece already: keep the pieces")
         self._reader = None  # from here on `read` begins with what this gives
         pieces, size, limit = [], 0, self._parts.max_decoded_bytes
-        for piece in iter(self._new_reader().decoded().take, None):
-            size += len(piece)
-            if limit is not None and size > limit:
-                raise self._too_large(limit)
-            pieces.append(piece)
+        try:
+            for piece in iter(self._new_reader().decoded().take, None):
+                size += len(piece)
+                if limit is not None and size > limit:
+                    raise self._too_large(limit)
+                pieces.append(piece)
+        except BaseException:
+            if self._leash is not None and self._leash.pipe.taken:  # what was given is nowhere
+                self._reading["by"] = TORN
+            raise
         return b"".join(pieces)
 
     def _too_large(self, limit: int) -> DecodeError:
@@ -313,7 +309,25 @@ class Response(ResponseHead):
 
 
 class _Pieces(Iterator[T]):
-    """Pieces of a body; ``begin`` finds the way to them, in the ``turn`` of the first.
+    """Pieces of a body that is here; ``begin`` finds the way to them, with the first.
+
+    Owned by one reader.
+    """
+
+    def __init__(self, begin: Callable[[], Callable[[], T | None]]) -> None:
+        self._begin = begin
+        self._take: Callable[[], T | None] | None = None
+
+    def __next__(self) -> T:
+        if self._take is None:
+            self._take = self._begin()
+        if (piece := self._take()) is None:
+            raise StopIteration
+        return piece
+
+
+class _PiecesInTurn(_Pieces[T]):
+    """Pieces of a streamed body.
 
     Shared; each step is a turn.
     """
@@ -321,26 +335,14 @@ class _Pieces(Iterator[T]):
     def __init__(
         self,
         begin: Callable[[], Callable[[], T | None]],
-        turn: Callable[[Callable[[], T | None]], T | None],
+        reading: dict[str, Any],
+        where: Callable[[], dict[str, Any]],
     ) -> None:
-        self._begin = begin
-        self._turn = turn
-        self._take: Callable[[], T | None] | None = None
+        super().__init__(begin)
+        self._reading = reading
+        self._where = where
 
-    def __next__(self) -> T:
-        piece = self._turn(self._step)
-        if piece is None:
-            raise StopIteration
-        return piece
-
-    def _step(self) -> T | None:
-        if self._take is None:
-            self._take = self._begin()
-        return self._take()
-
-
-def _at_any_time(step: Callable[[], T]) -> T:
-    return step()
+    __next__ = in_turn(_Pieces.__next__)  # type: ignore[type-var]  # it is called with one of these
 
 
 def _once(content: bytes) -> Callable[[], bytes | None]:
@@ -349,18 +351,26 @@ def _once(content: bytes) -> Callable[[], bytes | None]:
     return lambda: next(pieces, None)
 
 
-def _streamed(pipe: BodyPipe) -> Callable[[], bytes | None]:
+def _streamed(pipe: BodyPipe, reading: dict[str, Any]) -> Callable[[], bytes | None]:
     """What comes through a pipe. It knows nothing of the response, which would else never be found forgotten."""
 
     def take() -> bytes | None:
-        check_may_wait("reading a streamed response")
-        return pipe.take() or None
+        handed = pipe.handed
+        try:
+            check_may_wait("reading a streamed response")
+            return pipe.take() or None
+        except BaseException:
+            if pipe.handed == handed:  # whoever reads on misses nothing
+                reading.pop("by", None)
+            raise
 
     return take
 
 
 def _put(buffer: Any, read: Callable[[int], bytes]) -> int:
     view = memoryview(buffer).cast("B")
+    if view.readonly:  # before anything is taken for it
+        raise TypeError(f"a buffer to read into must be writable, not {type(buffer).__name__}")
     data = read(len(view))
     view[: len(data)] = data
     return len(data)

@@ -70,7 +70,7 @@ def test_what_led_to_a_response_is_noted_in_it() -> None:
 
 def test_a_second_reader_at_the_same_time_is_refused() -> None:
     response = make_response([b"body"])
-    response._reading["by"] = -1
+    response._reading["by"] = (-1,)
     with pytest.raises(LocalProtocolError, match="one reader at a time"):
         response.read()
     response._reading.clear()

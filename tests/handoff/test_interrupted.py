@@ -6,6 +6,8 @@ The moments are built by hand: a trace function raises at the Nth of them, for N
 
 from __future__ import annotations
 
+import gc
+import gzip
 import itertools
 import sys
 import threading
@@ -13,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from handoff_kit import FakeWakeup, make_response, open_pipe
+from handoff_kit import FakeWakeup, make_response, open_pipe, streaming
 
+from hyperpool.errors import ResponseClosed
 from hyperpool.handoff.body import UploadPipe
 from hyperpool.handoff.futures import LoopFuture, ResponseFuture
 from hyperpool.handoff.inbox import Inbox
@@ -26,18 +29,25 @@ class Interrupt(BaseException):
     """What the handler raises."""
 
 
-def interrupted_at(n: int, call: Callable[[], object]) -> bool:
-    """Run it with an interrupt where it calls or returns for the Nth time; whether it did so as often."""
+def interrupted_at(n: int, call: Callable[[], object], *, lines: bool = False) -> bool:
+    """Run it with an interrupt where it calls or returns for the Nth time; whether it did so as often.
+
+    With ``lines`` at each line as well, but neither in the test itself nor where our outermost frame returns to it:
+    what is given back there is the caller's.
+    """
     steps = itertools.count(1)
 
     def trace(frame: Any, event: str, arg: Any) -> Any:
-        frame.f_trace_lines = False  # the interpreter looks for signals in calls and loops, not at each line
+        frame.f_trace_lines = lines  # the interpreter looks for signals in calls and loops, not at each line
+        if lines and (is_here(frame) or (event == "return" and is_here(frame.f_back))):
+            return trace
         if next(steps) == n:
             sys.settrace(None)
             raise Interrupt
         return trace
 
     before = sys.gettrace()
+    gc.disable()  # the finalizers of subjects before this one: what is raised there goes nowhere
     sys.settrace(trace)
     try:
         call()
@@ -45,7 +55,12 @@ def interrupted_at(n: int, call: Callable[[], object]) -> bool:
         return True
     finally:
         sys.settrace(before)
+        gc.enable()
     return False
+
+
+def is_here(frame: Any) -> bool:
+    return bool(frame.f_code.co_filename == __file__)
 
 
 def is_free(lock: Any, in_thread: Callable[[Callable[[], object]], Any]) -> bool:
@@ -110,14 +125,96 @@ def test_no_lock_stays_locked(name: str, in_thread: Callable[[Callable[[], objec
     assert n > 1
 
 
-@pytest.mark.parametrize("read", [lambda one: one.read(1), lambda one: next(one.iter_bytes(1)), Response.readline])
-def test_who_was_interrupted_may_read_on(read: Callable[[Response], object]) -> None:
+BODY = b"ab\nc\n"
+
+
+def into(response: Response, got: list[Any]) -> None:
+    buffer = bytearray(2)
+    while size := response.readinto(buffer):
+        got.append(bytes(buffer[:size]))
+
+
+def until_empty(read: Callable[[], Any], got: list[Any]) -> None:
+    while piece := read():
+        got.append(piece)
+
+
+def each(pieces: Any, got: list[Any]) -> None:
+    for piece in pieces:
+        got.append(piece)  # noqa: PERF402 - one by one: the pieces before an interrupt count
+
+
+READS: dict[str, Callable[[Response, list[Any]], None]] = {
+    "read": lambda response, got: until_empty(lambda: response.read(2), got),
+    "read all": lambda response, got: got.append(response.read()),
+    "read1": lambda response, got: until_empty(response.read1, got),
+    "readinto": into,
+    "readline": lambda response, got: until_empty(response.readline, got),
+    "readlines": lambda response, got: got.extend(response.readlines()),
+    "iter_bytes": lambda response, got: each(response.iter_bytes(), got),
+    "iter_bytes of a size": lambda response, got: each(response.iter_bytes(2), got),
+    "iter_raw": lambda response, got: each(response.iter_raw(), got),
+    "iter_text": lambda response, got: each((text.encode() for text in response.iter_text()), got),
+    "iter_lines": lambda response, got: each((f"{line}\n".encode() for line in response.iter_lines()), got),
+    "content": lambda response, got: got.append(response.content),
+}
+GOES_ON = {"iter_text": "iter_text", "iter_lines": "iter_lines", "iter_raw": "iter_raw"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("way", READS)
+def test_who_was_interrupted_reads_on_without_a_gap_or_is_told(way: str, coding: str) -> None:
+    """At each line of ours: a body of which a piece was lost never looks whole."""
+    body = gzip.compress(BODY, mtime=0) if coding else BODY
+    fields = [(b"content-encoding", b"gzip")] if coding else []
+    told = 0
     for n in itertools.count(1):
-        response = make_response([b"a\n", b"b\n", b"c\n"], streamed=True)
-        more = interrupted_at(n, lambda response=response: read(response))  # type: ignore[misc]
-        read(response)
+        response, got = make_response([body[:4], body[4:]], streamed=True, fields=fields), []
+        more = interrupted_at(n, lambda: READS[way](response, got), lines=True)  # noqa: B023 - it runs here
+        try:
+            READS[GOES_ON.get(way, "read all")](response, got)
+        except ResponseClosed:
+            told += 1
+        else:
+            whole = body if way == "iter_raw" else BODY
+            assert b"".join(got) in (whole, whole * (way == "content" and 2)), f"interrupted at step {n}"
         if not more:
             break
+    assert 0 < told < n
+
+
+def test_a_buffer_that_cannot_be_written_takes_nothing() -> None:
+    response = make_response([b"abc"], streamed=True)
+    with pytest.raises(TypeError, match="writable"):
+        response.readinto(b"123")
+    assert response.read() == b"abc"
+
+
+def test_who_waited_for_what_never_came_may_read_on_and_so_may_any_other_thread(
+    in_thread: Callable[[Callable[[], object]], Any],
+) -> None:
+    pipe = open_pipe()
+
+    def interrupt() -> bool:
+        raise Interrupt
+
+    response, wait = streaming(pipe), pipe._cond.wait
+    pipe._cond.wait = lambda timeout=None: interrupt()  # type: ignore[method-assign]
+    for read in (lambda: response.read(1), lambda: next(response.iter_bytes()), lambda: response.content):
+        with pytest.raises(Interrupt):
+            read()
+    pipe._cond.wait = wait  # type: ignore[method-assign]
+    pipe.feed(b"abc")
+    pipe.finish([])
+    assert in_thread(lambda: response.read(1)).value() == b"a" and response.read() == b"bc"
+
+
+def test_another_thread_is_told_of_the_interrupt_as_well(in_thread: Callable[[Callable[[], object]], Any]) -> None:
+    response = make_response([b"a", b"b"], streamed=True)
+    assert interrupted_at(6, lambda: response.read(1), lines=True)
+    with pytest.raises(ResponseClosed, match="interrupted"):
+        in_thread(lambda: response.read(1)).value()
 
 
 def test_a_condition_of_another_kind_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
