@@ -24,6 +24,7 @@ from hyperpool.cli.statuses import Status, of_error, of_response
 from hyperpool.cli.words import FileProblem, UsageError
 from hyperpool.client import Client
 from hyperpool.errors import HyperpoolError
+from hyperpool.process import FOR_ALL, FOR_TLS, load
 from hyperpool.protocol.fields import prepare_head
 from hyperpool.values import parse_url
 
@@ -160,6 +161,7 @@ class _Run:
         command = self._command
         method = command.method or ("POST" if self._body.content is not None else "GET")
         options = {"params": content.query_pairs(command.items), "headers": self._headers()}
+        self._load_what_it_needs()
         clock = self._clock
         clock.begin()
         if command.goes_on:
@@ -170,6 +172,12 @@ class _Run:
             clock.end()
             self._show_stats(response)
         return self._status(response)
+
+    def _load_what_it_needs(self) -> None:
+        """Before the clock runs: what the interpreter does once is no waiting for the server."""
+        load("requests", FOR_ALL)
+        if parse_url(self._command.url).origin.scheme == "https":
+            load("TLS", FOR_TLS)
 
     def _go_on(self, options: dict[str, Any]) -> int:
         command = self._command

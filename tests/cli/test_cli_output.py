@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from cli_support import Kit, seen_of
 
+from hyperpool import process
 from hyperpool.cli import main
 from hyperpool.cli.layout import is_json_type, laid_out, lexer_of
 from hyperpool.cli.output import is_binary
+from hyperpool.cli.stats import Clock
 from hyperpool.testing import Reply, Request, pattern
 
 JSON = (("content-type", "application/json"),)
@@ -160,6 +162,18 @@ class TestStats:
         phases = re.sub(r"[0-9.]+ s", "? s", rows["connected"].removeprefix(f"{server.origin}: "))
         assert phases == "dns ? s, tcp ? s, tls ? s (TLSv1.3)"
         assert done.out == pattern(12_345)
+
+    @pytest.mark.parametrize("tls", [False, True])
+    def test_what_is_imported_is_imported_before_the_clock_runs(
+        self, kit: Kit, monkeypatch: pytest.MonkeyPatch, tls: bool
+    ) -> None:
+        loaded: set[str] = set()
+        at_begin: list[set[str]] = []
+        begin = Clock.begin
+        monkeypatch.setattr(process, "_loaded", loaded)
+        monkeypatch.setattr(Clock, "begin", lambda clock: at_begin.append(set(loaded)) or begin(clock))
+        assert kit.run("--stats", kit.server(tls=tls).url("/")).status == 0
+        assert at_begin[-1] == loaded == ({"requests", "TLS"} if tls else {"requests"})
 
     def test_a_coded_body_is_called_so(self, kit: Kit) -> None:
         assert "10,000 bytes (sent as gzip)" in kit.run("--stats", kit.server().url("/gzip")).err
