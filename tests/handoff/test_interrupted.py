@@ -210,6 +210,19 @@ def test_who_waited_for_what_never_came_may_read_on_and_so_may_any_other_thread(
     assert in_thread(lambda: response.read(1)).value() == b"a" and response.read() == b"bc"
 
 
+def test_who_was_interrupted_when_a_piece_had_left_the_pipe_is_told() -> None:
+    def credit(taken_bytes: int) -> None:
+        raise Interrupt
+
+    pipe = open_pipe(credit)
+    pipe.feed(b"abc")
+    response = streaming(pipe)
+    with pytest.raises(Interrupt):
+        response.read(1)
+    with pytest.raises(ResponseClosed, match="interrupted"):
+        response.read(1)
+
+
 def test_another_thread_is_told_of_the_interrupt_as_well(in_thread: Callable[[Callable[[], object]], Any]) -> None:
     response = make_response([b"a", b"b"], streamed=True)
     assert interrupted_at(6, lambda: response.read(1), lines=True)
