@@ -86,8 +86,26 @@ class Workshop:
 
         with self._lock:
             if self._resolver is None:
-                self._resolver = Resolver(ttl_s=self._limits.dns_ttl_s, ask=self._ask)
+                ask = None if self._ask is None else _asking(weakref.ref(self))
+                self._resolver = Resolver(ttl_s=self._limits.dns_ttl_s, ask=ask)
             return self._resolver
+
+    def ask(self, host: str, port: int) -> Iterable[Any]:
+        """Ask the program's own resolver."""
+        assert self._ask is not None
+        return self._ask(host, port)
+
+
+def _asking(workshop: weakref.ref[Workshop]) -> Callable[[str, int], Iterable[Any]]:
+    """What loops ask. They hold nothing of the program's: see `Announcements`."""
+
+    def ask(host: str, port: int) -> Iterable[Any]:
+        known = workshop()
+        if known is None:
+            raise PoolClosed(f"the pool was forgotten before {host} was resolved")
+        return known.ask(host, port)
+
+    return ask
 
 
 class Loops:

@@ -40,7 +40,7 @@ class Hooks:
     object has. Raises TypeError for anything else.
     """
 
-    __slots__ = NAMES
+    __slots__ = (*NAMES, "__weakref__")
 
     request: Callable[[Any], object] | None
     response: Callable[[Any], object] | None

@@ -279,6 +279,32 @@ def test_a_client_that_its_owner_gave_a_method_is_forgotten_with_it() -> None:
     assert forgotten() is None
 
 
+@pytest.mark.parametrize("given", ["resolver", "events", "both"])
+def test_so_it_is_while_its_connection_is_open_and_that_ends(kit: Kit, given: str) -> None:
+    class Program:
+        def __init__(self) -> None:
+            options = {"resolver": self.resolve, "events": self}
+            kept = options if given == "both" else {given: options[given]}
+            self.client = hyperpool.Client(verify=AUTHORITY.ca_pem, trust_env=False, **kept)  # type: ignore[arg-type]
+
+        def resolve(self, host: str, port: int) -> list[str]:
+            return ["127.0.0.1"]
+
+        def connection_opened(self, info: Any) -> None:
+            """It is told of connections."""
+
+    server, program = kit.server(), Program()
+    assert program.client.get(server.url("/bytes/1")).ok
+    loops = list(program.client.pool._loops._threads)
+    assert len(loops) == 1
+    forgotten = weakref.ref(program)
+    del program
+    gc.collect()
+    assert forgotten() is None
+    loops[0].join(WAIT_S)
+    assert not loops[0].is_alive()
+
+
 def test_a_forgotten_client_ends_its_threads_and_sockets(kit: Kit, wire: Wire) -> None:
     server = kit.server(wire)
     verify = AUTHORITY.ca_pem if wire.tls else True

@@ -221,6 +221,7 @@ def test_who_was_interrupted_when_a_piece_had_left_the_pipe_is_told() -> None:
         response.read(1)
     with pytest.raises(ResponseClosed, match="interrupted"):
         response.read(1)
+    response.close()
 
 
 def test_another_thread_is_told_of_the_interrupt_as_well(in_thread: Callable[[Callable[[], object]], Any]) -> None:
