@@ -22,6 +22,7 @@ from hyperpool.handoff.forks import gate, in_child
 from hyperpool.protocol.tls import StdlibBinding, TlsStream
 
 if TYPE_CHECKING:
+    import socket
     import ssl
 
     from cryptography.x509 import Certificate
@@ -89,6 +90,13 @@ class TlsConfig:
                 with _alpn_lock:
                     return TlsStream(StdlibBinding(context, name, offered), name)
             return TlsStream(OpenSslBinding(context, name, offered), name)
+
+
+def wrap(context: ssl.SSLContext, sock: socket.socket, server_name: str) -> ssl.SSLSocket:
+    """A session of its own for a socket, offering what the caller's context offers, and never what a dial has put there
+    for an instant. Its handshake is still to be made."""
+    with _alpn_lock:
+        return context.wrap_socket(sock, server_hostname=server_name, do_handshake_on_connect=False)
 
 
 def _build(settings: TlsSettings) -> ssl.SSLContext | SSL.Context:

@@ -20,6 +20,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+from hyperpool.engine import trust
 from hyperpool.errors import HyperpoolError
 from hyperpool.http_client import shared
 from hyperpool.http_client.faults import standard_error
@@ -152,13 +153,41 @@ class HTTPSConnection(HTTPConnection, _StandardHTTPS):
 
             self._context = ssl._create_default_https_context()
             self._context.set_alpn_protocols(["http/1.1"])
-        super()._connect_alone()
+        given = self._context
+        self._context = _Alone(given)  # type: ignore[assignment]
+        try:
+            super()._connect_alone()
+        finally:
+            self._context = given
 
     def _tls(self) -> TlsSettings:
         return TlsSettings(self._context, trust_env=False)
 
     def _keep_warm(self) -> bool:
         return shared.is_standard(self._context)
+
+
+class _Alone:
+    """A context, as `http.client` uses it: nobody else's protocols are offered in its sessions.
+
+    Immutable. A context that wraps sockets in a way of its own is left to do so.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def wrap_socket(self, sock: socket.socket, *, server_hostname: str) -> ssl.SSLSocket:
+        import ssl
+
+        if getattr(type(self._context), "wrap_socket", None) is not ssl.SSLContext.wrap_socket:
+            return self._context.wrap_socket(sock, server_hostname=server_hostname)
+        session = trust.wrap(self._context, sock, server_hostname)
+        try:
+            session.do_handshake()
+        except BaseException:
+            session.close()
+            raise
+        return session
 
 
 def _needs_own_socket(lines: list[bytes]) -> bool:

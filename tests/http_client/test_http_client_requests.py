@@ -13,9 +13,10 @@ import pytest
 from http_client_kit import H1, H1_TLS, H2, Kit, Wire, fetch
 
 from hyperpool import errors, http_client
+from hyperpool.engine import trust
 from hyperpool.http_client.outgoing import Outgoing
 from hyperpool.testing import pattern
-from stage import WAIT_S
+from stage import AUTHORITY, WAIT_S
 
 
 def heads(server: Any) -> list[dict[str, str]]:
@@ -370,6 +371,49 @@ def test_a_source_address_is_bound_on_a_socket_of_its_own(kit: Kit, wire: Wire) 
     connection = kit.connection(kit.server(wire), source_address=("127.0.0.1", 0))
     assert fetch(connection, "/bytes/3") == pattern(3)
     assert connection.sock.getsockname()[0] == "127.0.0.1"
+
+
+def test_a_socket_of_its_own_never_offers_what_a_dial_has_put_on_a_shared_context(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = ssl.create_default_context(cadata=AUTHORITY.ca_pem.decode())
+
+    class HeldByADial:
+        """Who gets it finds that the dial which had it has taken back what it offered."""
+
+        def __enter__(self) -> None:
+            context.set_alpn_protocols(["http/1.1"])
+
+        def __exit__(self, *exc_info: object) -> None:
+            """Nothing."""
+
+    monkeypatch.setattr(trust, "_alpn_lock", HeldByADial())
+    context.set_alpn_protocols(["h2"])
+    connection = kit.connection(kit.server(H2), source_address=("127.0.0.1", 0), context=context)
+    assert fetch(connection, "/bytes/3") == pattern(3)
+    assert connection.sock.selected_alpn_protocol() == "http/1.1"
+
+
+def test_a_context_that_wraps_sockets_in_its_own_way_is_left_to(kit: Kit) -> None:
+    wrapped = []
+
+    class Own(ssl.SSLContext):
+        def wrap_socket(self, sock: Any, **options: Any) -> Any:
+            wrapped.append(options)
+            return super().wrap_socket(sock, **options)
+
+    context = Own(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=AUTHORITY.ca_pem.decode())
+    connection = kit.connection(kit.server(H1_TLS), source_address=("127.0.0.1", 0), context=context)
+    assert fetch(connection, "/bytes/3") == pattern(3) and wrapped == [{"server_hostname": "localhost"}]
+
+
+def test_a_handshake_that_fails_on_a_socket_of_its_own_leaves_none_open(kit: Kit) -> None:
+    stranger = ssl.create_default_context()
+    server = kit.server(H1_TLS, errors_expected=True)
+    connection = kit.connection(server, source_address=("127.0.0.1", 0), context=stranger)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        connection.connect()
 
 
 def test_http_1_0_is_spoken_where_a_program_sets_it(kit: Kit) -> None:
