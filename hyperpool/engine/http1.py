@@ -272,7 +272,15 @@ class Http1Connection(Connection):
         if stale and may_repeat(exchange):
             self.host.requeue(exchange, "the kept-alive connection was closed", refused=False)
         else:
-            self._end_unless_unwritten(exchange, error, self._begins_at_bytes)
+            self._end_unless_unwritten(exchange, self._with_progress(error), self._begins_at_bytes)
+
+    def _with_progress(self, error: HyperpoolError) -> HyperpoolError:
+        """What the transport says of its end, with how far the response had come; the codec says that itself."""
+        if not isinstance(error, ConnectionLost) or error is self._h1.failure:
+            return error
+        told = ConnectionLost(f"{error} ({self._h1.progress})", processed="maybe")
+        told.__cause__ = error.__cause__
+        return told
 
     # -- its clock -------------------------------------------------------------------------------------------------
 

@@ -324,24 +324,27 @@ class H1Codec:
         if not self._busy or self.failure is not None:
             return events
         if self._left_bytes is not None:
-            self.failure = ConnectionLost(f"the server closed the connection {self._where()}", processed="maybe")
+            self.failure = ConnectionLost(f"the server closed the connection {self.progress}", processed="maybe")
             return events
         self._tell_what_was_sent()
         try:
             self._feed(b"", events)
         except h11.RemoteProtocolError as error:
-            self.failure = ConnectionLost(f"the server closed the connection {self._where()}", processed="maybe")
+            self.failure = ConnectionLost(f"the server closed the connection {self.progress}", processed="maybe")
             self.failure.__cause__ = error
         return events
 
-    def _where(self) -> str:
+    @property
+    def progress(self) -> str:
+        """How far the answer to the request under way has come, for messages."""
         if self._head:
             return f"after {len(self._head):,} bytes of a response head"
         if self._head is not None:
             return "after an interim response" if self._interim else "before its response head"
-        if self._length_bytes is None:
-            return f"after {self._body_bytes:,} bytes of a chunked body"
-        return f"after {self._body_bytes:,} of the {self._length_bytes:,} bytes of the body"
+        if self._length_bytes is not None:
+            return f"after {self._body_bytes:,} of the {self._length_bytes:,} bytes of the body"
+        kind = "a body that ends with the connection" if self._chunks is None else "a chunked body"
+        return f"after {self._body_bytes:,} bytes of {kind}"
 
     def _fail(self, message: str, cause: BaseException | None = None) -> None:
         self.failure = RemoteProtocolError(message)

@@ -288,6 +288,7 @@ def test_a_truncated_session_is_no_end_of_a_response(kit: Kit, trusting: Callabl
     client = kit.client(H1_TLS, verify=trusting(AUTHORITY.ca_pem))
     error = raised(hyperpool.ConnectionLost, lambda: client.get(peer.url()))
     assert (error.processed, error.origin) == ("maybe", peer.origin)
+    assert "without TLS's close_notify" in str(error) and "(after " in str(error)
 
 
 @pytest.mark.parametrize("end", [ScriptedConnection.cut, ScriptedConnection.close], ids=["truncated", "closed"])

@@ -204,6 +204,21 @@ def test_a_goaway_is_heard_of_a_server_that_has_left_in_the_middle_of_an_upload(
     assert (asked.response.content, second.paths) == (b"/asked", ["/asked"])
 
 
+def test_a_reset_says_how_far_the_response_had_come(bench: Bench) -> None:
+    peer, body = bench.open_h1(), HandFed()
+    call = bench.submit(source=body)
+    bench.run()
+    peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhi")
+    bench.run()
+    peer.deaf = True
+    body.pipe.feed(b"unread")
+    bench.run()
+    peer.reset()
+    bench.run()
+    assert isinstance(call.error, ConnectionLost) and isinstance(call.error.__cause__, OSError)
+    assert str(call.error).endswith("(after 2 of the 5 bytes of the body)")
+
+
 def test_a_reader_who_is_behind_hears_of_the_loss(make_bench: MakeBench) -> None:
     # L8: what it has no room for is not read on account of a broken upload either.
     bench = make_bench(stream_window_bytes=65_535)

@@ -442,6 +442,7 @@ class TestEnds:
         codec = asked()
         heard = feed(codec, OK + b"\r\nabc", 4)
         before = codec.failure
+        assert codec.progress == "after 3 bytes of a body that ends with the connection"
         heard += codec.receive_eof()
         assert (body(heard), heard[-1], before, codec.failure) == (b"abc", End(1), None, None)
         assert not codec.reusable
