@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 # Origins whose challenge is remembered.
 _REMEMBERED = 256
 
-_PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+# Of challenges in one field: servers make one for each algorithm, of which there are six.
+_MOST_CHALLENGES = 16
+
+# A name begins where no other character of one stands before: else a long one would be tried from each of its own.
+_PARAMETER = re.compile(r'(?<![A-Za-z0-9_-])([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _SCHEME = re.compile(r"(?:^|,)\s*digest\s+", re.IGNORECASE)
 _NEXT_SCHEME = re.compile(r",\s*[A-Za-z][A-Za-z0-9-]*\s+[A-Za-z0-9_-]+\s*=")
 _ESCAPED = re.compile(r"\\(.)")
@@ -136,7 +140,7 @@ def _in_memory(content: Any) -> bytes | None:
 def _digests(values: list[str]) -> Iterator[dict[str, str]]:
     """The parameters of each Digest challenge, of which one field may hold several, and other schemes between them."""
     for value in values:
-        for found in _SCHEME.finditer(value):
+        for found in itertools.islice(_SCHEME.finditer(value), _MOST_CHALLENGES):
             rest = value[found.end() :]
             end = _NEXT_SCHEME.search(rest)
             part = rest[: end.start()] if end else rest

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 # Opens a stream with these headers and these retries.
 Open = Callable[[Headers, Any], AbstractContextManager["Response"]]
 
-_CONTENT_RANGE = re.compile(r"bytes\s+(?:(\d+)-(\d+)|\*)/(\d+|\*)", re.IGNORECASE).fullmatch
+# 18 digits are an exabyte less one; of a number of thousands of them CPython makes no int.
+_CONTENT_RANGE = re.compile(r"bytes\s+(?:([0-9]{1,18})-([0-9]{1,18})|\*)/([0-9]{1,18}|\*)", re.IGNORECASE).fullmatch
 
 
 @dataclass(frozen=True, slots=True)

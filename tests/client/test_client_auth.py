@@ -228,6 +228,16 @@ def test_a_challenge_that_cannot_be_met_is_the_response(kit: Kit, challenge: str
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    "challenge",
+    ["Digest " + "a" * 60_000, 'Digest a="' + "b" * 60_000, "Digest, " * 7_000, "Digest a, " * 6_000],
+    ids=["one name", "one string", "many schemes", "many challenges"],
+)
+def test_a_challenge_of_the_longest_head_takes_no_longer_than_its_length(challenge: str) -> None:
+    # Each of these took half a minute, or seconds: the square of the length.
+    assert DigestAuth("u", "p").answer(hyperpool.Request("GET", "http://a.test/"), challenged(challenge)) is None
+
+
 def test_a_body_that_is_not_in_memory_cannot_be_protected_and_the_401_stands(kit: Kit, wire: Wire) -> None:
     guard = Guard(f'{REALM}, qop="auth-int", algorithm=SHA-256')
     server, client = kit.pair(wire, guard, auth=DigestAuth("u", "p"))
@@ -237,13 +247,19 @@ def test_a_body_that_is_not_in_memory_cannot_be_protected_and_the_401_stands(kit
     assert client.post(server.url(), json={"a": 1}).status_code == 200
 
 
-def proof(url: str, user: str, password: str, challenge: str) -> dict[str, str]:
-    """What a DigestAuth answers to a challenge."""
+def challenged(challenge: str) -> Any:
+    """As much of a 401 as a DigestAuth looks at."""
 
     class Challenged:
         headers = HTTPHeaderDict({"WWW-Authenticate": challenge})
 
-    request: Any = DigestAuth(user, password).answer(hyperpool.Request("GET", url), Challenged())  # type: ignore[arg-type]
+    return Challenged()
+
+
+def proof(url: str, user: str, password: str, challenge: str) -> dict[str, str]:
+    """What a DigestAuth answers to a challenge."""
+
+    request: Any = DigestAuth(user, password).answer(hyperpool.Request("GET", url), challenged(challenge))
     value = dict(request.headers)["Authorization"]
     return {name: quoted or plain for name, quoted, plain in re.findall(r'([\w*]+)=(?:"([^"]*)"|([^",\s]+))', value)}
 

@@ -282,6 +282,7 @@ WRONG = {
     "another place": {"content-range": f"bytes 7-{SIZE - 1}/{SIZE}"},
     "no place": {"x": "y"},
     "nonsense": {"content-range": "bytes one-two/three"},
+    "no number of bytes": {"content-range": f"bytes 100000-{'9' * 5_000}/*"},
     "another version": {"content-range": f"bytes 100000-{SIZE - 1}/{SIZE}", "etag": '"two"'},
     "coded": {"content-range": f"bytes 100000-{SIZE - 1}/{SIZE}", "content-encoding": "gzip"},
     "several ranges": {"content-type": "multipart/byteranges; boundary=x"},
