@@ -27,7 +27,7 @@ def in_child(act: Act) -> Act:
 class ForkGate:
     """Work that no fork may happen in the middle of. A context manager, entered once by a thread.
 
-    Shared; guarded by _cond. Many may be inside at once. A fork waits for them, and keeps others out until it is done.
+    Shared; guarded by _lock. Many may be inside at once. A fork waits for them, and keeps others out until it is done.
     """
 
     # A fork waits no longer than this for work that does not end: a hang would be worse than the risk.
@@ -38,31 +38,35 @@ class ForkGate:
 
     def begin(self) -> None:
         """As new: nobody is inside, and no fork is under way."""
-        self._cond = threading.Condition(threading.Lock())
+        # Taken itself, and by a finalizer within: see `handoff.body`.
+        self._lock = threading.RLock()
+        self._cond = threading.Condition(self._lock)
         self._inside: list[int] = []
         self._forks = 0
 
     def __enter__(self) -> None:
-        with self._cond:
+        with self._lock:
             while self._forks:
                 self._cond.wait()
             self._inside.append(threading.get_ident())
 
     def __exit__(self, *exc_info: object) -> None:
-        with self._cond:
-            self._inside.remove(threading.get_ident())
+        mine = threading.get_ident()
+        with self._lock:
+            if mine in self._inside:  # else this is a child, and its thread has forked in here
+                self._inside.remove(mine)
             self._cond.notify_all()
 
     def close(self) -> None:
         """Keep others out, and wait until all who are inside have left; a thread does not wait for itself."""
         mine = threading.get_ident()
-        with self._cond:
+        with self._lock:
             self._forks += 1
             self._cond.wait_for(lambda: all(each == mine for each in self._inside), self.PATIENCE_S)
 
     def open(self) -> None:
         """This fork is over; others may be under way."""
-        with self._cond:
+        with self._lock:
             self._forks -= 1
             self._cond.notify_all()
 

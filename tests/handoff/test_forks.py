@@ -93,6 +93,21 @@ def test_a_thread_that_forks_inside_the_gate_does_not_wait_for_itself() -> None:
         pass
 
 
+def test_a_thread_that_forks_inside_the_gate_leaves_it_in_the_child_as_well() -> None:
+    gate = ForkGate()
+    with gate:
+        gate.close()
+        gate.begin()
+    with gate:
+        pass
+
+
+def test_a_finalizer_may_go_through_the_gate_while_its_lock_is_held() -> None:
+    gate = ForkGate()
+    with gate._lock, gate:
+        pass
+
+
 def test_a_child_finds_the_gate_as_new() -> None:
     gate = ForkGate()
     gate.close()

@@ -19,6 +19,7 @@ from handoff_kit import FakeWakeup, make_response, open_pipe, streaming
 
 from hyperpool.errors import ResponseClosed
 from hyperpool.handoff.body import UploadPipe
+from hyperpool.handoff.forks import ForkGate
 from hyperpool.handoff.futures import LoopFuture, ResponseFuture
 from hyperpool.handoff.inbox import Inbox
 from hyperpool.handoff.response import Response
@@ -78,6 +79,11 @@ def fed_pipe() -> Any:
     return pipe
 
 
+def through(gate: ForkGate) -> None:
+    with gate:
+        pass
+
+
 def upload_pipe() -> Any:
     return UploadPipe(capacity_bytes=10, notify=lambda: None)
 
@@ -108,6 +114,8 @@ CALLS: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "exception": (resolved, lambda one: one.exception()),
     "take_up": (Courier, lambda courier: courier.take_up(Step)),
     "set_down": (Courier, lambda courier: courier.set_down(Step)),
+    "gate": (ForkGate, through),
+    "close and open": (ForkGate, lambda gate: (gate.close(), gate.open())),
     "put": (lambda: Inbox(FakeWakeup()), lambda inbox: inbox.put(1)),
 }
 
