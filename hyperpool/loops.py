@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hyperpool.errors import HyperpoolError, PoolClosed, PoolFull
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.handoff.inbox import InboxClosed
-from hyperpool.handoff.loop_thread import on_loop_thread
+from hyperpool.handoff.loop_thread import may_join
 from hyperpool.handoff.messages import Close, Retire
 from hyperpool.process import FOR_ALL, FOR_TLS, load, running, tell
 from hyperpool.proxies import forwards
@@ -51,7 +51,7 @@ class Workshop:
 
     def start_anew_in_child(self) -> None:
         """After a fork: other threads of the parent may have held the lock, or been writing into what it guards."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # Weak, since loops hold what they use: a program may make a context for each call, and each has a CA bundle.
         self._tls_configs: weakref.WeakValueDictionary[TlsSettings, TlsConfig] = weakref.WeakValueDictionary()
         self._own_tls_config: TlsConfig | None = None
@@ -117,7 +117,8 @@ class Loops:
     def __init__(self, workshop: Workshop, max_origins: int) -> None:
         self._workshop = workshop
         self._max_origins = max_origins
-        self._lock = threading.Lock()
+        # Re-entrant, as all locks that callers take: a finalizer of the program may ask for something in here.
+        self._lock = threading.RLock()
         self._closed = False
         self._by_route: OrderedDict[Route, OriginLoop] = OrderedDict()
         # Also those that are found by no route any more, until they have ended.
@@ -132,7 +133,7 @@ class Loops:
     def alive(self) -> list[OriginLoop]:
         """Those whose threads run."""
         with self._lock:
-            return [loop for thread, loop in self._threads.items() if thread.is_alive()]
+            return [loop for thread, loop in list(self._threads.items()) if thread.is_alive()]
 
     def put(self, route: Route, message: Any, exchange: Exchange | None = None) -> None:
         """Put a message into the inbox of the loop that serves a route, which is made where there is none.
@@ -199,19 +200,19 @@ class Loops:
 
     def _make_room_locked(self, route: Route) -> OriginLoop | None:
         """At ``max_origins``, forget the origin that has been idle for longest; its loop is to be told."""
-        for thread in [thread for thread in self._threads if not thread.is_alive()]:
-            del self._threads[thread]
-        for known in [known for known, loop in self._by_route.items() if loop.ended]:
-            del self._by_route[known]
+        for thread in [thread for thread in list(self._threads) if not thread.is_alive()]:
+            self._threads.pop(thread, None)
+        for known in [known for known, loop in list(self._by_route.items()) if loop.ended]:
+            self._by_route.pop(known, None)
         if len(self._by_route) < self._max_origins:
             return None
-        idle = next((known for known, loop in self._by_route.items() if loop.stats.idle), None)
+        idle = next((known for known, loop in list(self._by_route.items()) if loop.stats.idle), None)
         if idle is None:
             raise PoolFull(
                 f"all {self._max_origins:,} origins are busy: raise Limits.max_origins, or ask fewer at a time",
                 origin=str(route.origin),
             )
-        return self._by_route.pop(idle)
+        return self._by_route.pop(idle, None)
 
     def _forget(self, route: Route, loop: OriginLoop) -> None:
         with self._lock:
@@ -234,7 +235,7 @@ class Loops:
             self._by_route.clear()
             threads = list(self._threads)
         tell_all_to_close(self._threads, grace_s=grace_s, code=code)
-        if not on_loop_thread():
+        if may_join():
             for thread in threads:
                 thread.join()
 

@@ -31,6 +31,12 @@ def on_loop_thread() -> bool:
     return getattr(_here, "is_loop", False)
 
 
+def may_join() -> bool:
+    """Whether the calling thread may wait for the end of one of ours: an I/O thread may not, or it could be waiting for
+    itself, and nobody may when the interpreter is about to be gone: our threads are gone before, without an end."""
+    return not (on_loop_thread() or sys.is_finalizing())
+
+
 def check_may_wait(call: str) -> None:
     """Raise where a wait would be for ever: RuntimeError on an I/O thread of hyperpool, and PoolClosed when the
     interpreter is about to be gone, as it is to finalizers of what it takes with it: our threads are gone before."""

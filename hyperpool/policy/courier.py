@@ -17,7 +17,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from hyperpool.errors import HyperpoolError, PoolClosed
-from hyperpool.handoff.loop_thread import enter_loop_thread, on_loop_thread
+from hyperpool.handoff.loop_thread import enter_loop_thread, may_join
 
 # Seconds without a step after which the thread ends. Making one anew costs about 100 us: more is of no use.
 IDLE_S = 2.0
@@ -70,29 +70,26 @@ class Courier:
     def put(self, step: Step, delay_s: float = 0.0) -> bool:
         """Have a step run; whether it will be, which it will not after `close`. Never blocks for long.
 
-        Raises RuntimeError where no thread can be started: then nothing of it happens.
+        Raises HyperpoolError where no thread can be started: then nothing of it happens.
         """
-        thread = None
         with self._lock:
             if self._closed:
                 return False
             if self._thread is None:
-                thread = self._thread = threading.Thread(target=self._run, name="hyperpool courier", daemon=True)
+                self._start_locked()
             heapq.heappush(self._due, (time.monotonic() + delay_s, next(self._numbers), step))
             self._cond.notify()
-        if thread is not None:
-            self._begin_thread(thread)
         return True
 
-    def _begin_thread(self, thread: threading.Thread) -> None:
+    def _start_locked(self) -> None:
+        thread = threading.Thread(target=self._run, name="hyperpool courier", daemon=True)
         try:
+            # Under the lock, so that whoever finds the thread finds it running: `close` could not join it otherwise.
             thread.start()
         except RuntimeError as cause:
-            with self._lock:
-                self._thread = None
-                stranded, self._due = self._due, []
-            for _, _, step in stranded:
-                step.fail(HyperpoolError(f"the thread that follows redirects and retries did not start: {cause}"))
+            raise HyperpoolError(f"the thread that follows redirects and retries did not start: {cause}") from cause
+        # Last: where it was not started, whatever the reason, the next step starts another one.
+        self._thread = thread
 
     def _run(self) -> None:
         enter_loop_thread()
@@ -127,9 +124,9 @@ class Courier:
         """Fail what waits, and end the thread. Blocks until it has ended, but for a call on an I/O thread."""
         with self._lock:
             self._closed = True
-            self._cond.notify()
+            self._cond.notify_all()  # one whose start was interrupted may run beside the one that is known
             thread = self._thread
-        if thread is not None and not on_loop_thread():
+        if thread is not None and may_join():
             thread.join()
 
     def start_anew_in_child(self) -> None:

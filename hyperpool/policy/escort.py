@@ -17,6 +17,7 @@ comes from elsewhere, and it leaves everything to the courier.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import HyperpoolError, PoolClosed
@@ -141,7 +142,8 @@ class Escort:
         attempt = self._attempt
         if attempt is not None:
             attempt.cancel()
-        self._journey.company.courier.put(Step(self._notice_cancel, _nothing))
+        with suppress(HyperpoolError):  # no thread can be started: then none waits there, and the attempt tells
+            self._journey.company.courier.put(Step(self._notice_cancel, _nothing))
 
     def _resolve(self, outcome: Response | BaseException | None) -> None:
         """Settle the caller's Future, once. Runs its callbacks. None where it was cancelled."""

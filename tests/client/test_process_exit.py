@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from client_support import H1_PLAIN, H2_TLS, Kit, Wire
 
+from hyperpool.testing import Reply
 from stage import AUTHORITY, WAIT_S
 
 pytestmark = pytest.mark.slow
@@ -192,6 +193,26 @@ def test_a_finalizer_that_asks_after_the_end_of_all_threads_is_refused(kit: Kit,
     _, ended = runs(kit, tmp_path, H1_PLAIN, program)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.startswith("True: ") and "the interpreter is shutting down" in ended.stdout
+
+
+@pytest.mark.parametrize("wire", [H2_TLS, H1_PLAIN], ids=str)
+def test_a_client_that_is_closed_after_the_end_of_all_threads_waits_for_none(
+    kit: Kit, tmp_path: Path, wire: Wire
+) -> None:
+    # They never end: a join would hang, and from Python 3.14 on it raises.
+    program = """
+    class Session:
+        def __init__(self):
+            self.client = client
+            client.submit("GET", origin + "/redirect/1").result()  # the courier's thread, too
+        def __del__(self, tell=os.write, finalizing=sys.is_finalizing):
+            self.client.close()
+            tell(1, f"{finalizing()}".encode())
+    session = Session()
+    """
+    routes = {"/redirect/1": lambda _: Reply(302, headers=[("Location", "/bytes/1")])}
+    _, ended = runs(kit, tmp_path, wire, program, routes=routes)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "True")
 
 
 @pytest.mark.parametrize("error", ["Stopped", "SystemExit", "KeyboardInterrupt"])

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from hyperpool.errors import PoolClosed
-from hyperpool.handoff.loop_thread import check_may_wait, enter_loop_thread, on_loop_thread
+from hyperpool.handoff.loop_thread import check_may_wait, enter_loop_thread, may_join, on_loop_thread
 
 
 def test_a_thread_is_no_loop_thread_until_it_says_so() -> None:
@@ -34,3 +34,14 @@ def test_the_mark_is_the_threads_own(in_thread) -> None:
     """L11: one loop thread does not make the others loop threads."""
     in_thread(enter_loop_thread).value()
     assert not on_loop_thread()
+
+
+def test_an_io_thread_joins_nobody(loop_mark) -> None:
+    """L11: it could be waiting for itself."""
+    assert not may_join()
+
+
+def test_nobody_joins_threads_that_the_interpreters_end_has_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert may_join()
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    assert not may_join()
