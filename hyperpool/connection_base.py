@@ -120,12 +120,12 @@ class Connection:
         tls = TlsSettings(True if ssl_context is None else ssl_context)
         way |= {"upgrade": self.may_upgrade and not self.secure, "each_frame": True}
         self._route = Route(self._origin(), tls, proxy=self._proxy(), window_manager=window_manager, **way)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._session: _Session | None = None
         _connections.add(self)
 
     def _renew_locks_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._session is not None:
             self._session.calls.renew_lock_in_child()
 

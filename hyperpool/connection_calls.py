@@ -64,7 +64,7 @@ class Calls:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._last_id = -1
         # Those to which putheader, endheaders or send may still come, and those whose responses are still to be taken.
         self._drafts: dict[int, Call] = {}
@@ -73,7 +73,7 @@ class Calls:
 
     def renew_lock_in_child(self) -> None:
         """After a fork, in the child: a thread that is not here may have held it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def begin(self) -> Call:
         """A new request that is to be put together. Ids are odd and ascend, as on the wire (RFC 9113 5.1.1)."""

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from hyperpool.policy.download import Download
 
 _client: Client | None = None
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 @in_child
 def _renew_lock_in_child() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread may have held it when the process forked
+    _lock = threading.RLock()  # another thread may have held it when the process forked
 
 
 def default_client() -> Client:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hyperpool.values import Route
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _pool: ConnectionPool | None = None
 _stays: dict[Route, weakref.WeakSet[Stay]] = {}
 _contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
@@ -30,7 +30,7 @@ _contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
 @in_child
 def _renew_lock_in_child() -> None:
     global _lock  # noqa: PLW0603 - one for the whole process, and another thread may have held it when that forked
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 def shared_pool() -> ConnectionPool:
@@ -85,9 +85,9 @@ class Stay:
         self._route = route
         with _lock:
             _stays.setdefault(route, weakref.WeakSet()).add(self)
-            forgotten = [known for known, here in _stays.items() if not here]
+            forgotten = [known for known, here in list(_stays.items()) if not here]
             for known in forgotten:
-                del _stays[known]
+                _stays.pop(known, None)
         for known in forgotten:
             self.pool.retire(known)
 

@@ -40,7 +40,7 @@ class Cookies(MutableMapping[str, str]):
     """
 
     def __init__(self, given: CookiesLike = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # Replaced, never changed: whoever has read it may iterate.
         self._own: dict[str, str] = {}
         self._jar: CookieJar | None = None
@@ -96,7 +96,7 @@ class Cookies(MutableMapping[str, str]):
 
     def start_anew_in_child(self) -> None:
         """After a fork: other threads of the parent may have held the locks."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         if self._jar is not None and hasattr(self._jar, "_cookies_lock"):
             self._jar._cookies_lock = type(self._jar._cookies_lock)()
 

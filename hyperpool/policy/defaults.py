@@ -18,7 +18,7 @@ class DefaultHeaders(MutableMapping[str, str]):
     """
 
     def __init__(self, given: HeadersLike) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.fields: Headers = merged(default_headers(), given)
 
     def replace(self, given: HeadersLike) -> None:
@@ -65,7 +65,7 @@ class DefaultHeaders(MutableMapping[str, str]):
 
     def start_anew_in_child(self) -> None:
         """After a fork: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         # Names alone: values may be credentials, and this ends in logs.

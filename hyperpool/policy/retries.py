@@ -77,7 +77,7 @@ class RetryBudget:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._clock = clock
         self._buckets: dict[str, tuple[float, float]] = {}
 
@@ -106,7 +106,7 @@ class RetryBudget:
 
     def start_anew_in_child(self) -> None:
         """After a fork: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
 
 class Retries:
