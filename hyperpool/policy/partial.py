@@ -117,8 +117,7 @@ class Partial:
         elif is_empty:
             self._part.unlink(missing_ok=True)  # made by being opened
         # Last: it gives the lock back.
-        with contextlib.suppress(OSError):
-            self._file.close()
+        _close(self._file)
 
 
 def _open_no_link(path: str, flags: int) -> int:
@@ -137,6 +136,20 @@ def _lock(file: BinaryIO) -> None:
         raise
     except OSError:  # a file system without locks
         return
+
+
+def _close(file: BinaryIO) -> None:
+    """Close, and then unlock: not by the close alone, since a child that was forked meanwhile has a copy of the
+    descriptor, which would keep the lock for as long as it lives."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, ImportError):  # no descriptor is left for it, or there are no such locks
+            import fcntl
+
+            own = os.dup(file.fileno())
+            stack.callback(os.close, own)
+            stack.callback(fcntl.flock, own, fcntl.LOCK_UN)
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def validator_of(headers: Any) -> str | None:

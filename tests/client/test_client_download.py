@@ -21,6 +21,7 @@ from urllib3.util import Retry
 import hyperpool
 from hyperpool import default
 from hyperpool.errors import ChecksumError
+from hyperpool.policy.partial import Partial
 from hyperpool.testing import Disconnect, Reply, Request, Reset, pattern
 from shelf import BODY, FRESH, OLD, SHA256, SIZE, Shelf
 from stage import WAIT_S, eventually, nobody, opened
@@ -351,6 +352,15 @@ def test_a_redirect_that_is_not_followed_is_no_file(kit: Kit, target: Path) -> N
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no forks, no locks")
+def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(target: Path) -> None:
+    partial = Partial(target, "https://a.test/")
+    childs = os.dup(partial._file.fileno())  # what a child has
+    partial.leave()
+    Partial(target, "https://a.test/").leave()
+    os.close(childs)
 
 
 def test_a_failure_keeps_the_file_that_was_there(kit: Kit, target: Path) -> None:
