@@ -39,6 +39,15 @@ def _lock_and_condition() -> tuple[Any, threading.Condition]:
     return lock, threading.Condition(lock)
 
 
+def _renew(lock: Any) -> None:
+    """After a fork, in the child: a thread that is not here may have held it.
+
+    It stays the same lock: the thread that has forked may wait at its condition, or hold it, in a signal handler.
+    """
+    if not lock._is_owned():
+        lock._at_fork_reinit()
+
+
 class BodyPipe:
     """A response body on its way to one reader.
 
@@ -107,7 +116,7 @@ class BodyPipe:
 
     def abandon_in_child(self, error: BaseException) -> None:
         """After a fork, in the child: the reader gets what is here, then ``error``: the rest goes to the parent."""
-        self._lock, self._cond = _lock_and_condition()  # another thread, which is not here, may have held it
+        _renew(self._lock)
         self._called = None  # it would wake the parent's reader
         if not self._ended:
             self.fail(error)
@@ -165,7 +174,7 @@ class BodyPipe:
 
     def _renew_lock_in_child(self) -> None:
         if self._process is not _process:
-            self._lock, self._cond = _lock_and_condition()
+            _renew(self._lock)
             self._process = _process
 
     def _take_locked(self) -> bytes:
@@ -358,7 +367,7 @@ class UploadPipe:
             called()
 
     def abandon_in_child(self) -> None:
-        """After a fork, in the child: nobody takes anything here, and another thread may have held the lock."""
-        self._lock, self._cond = _lock_and_condition()
+        """After a fork, in the child: nobody takes anything here."""
+        _renew(self._lock)
         self._called = None
         self.abandon()

@@ -73,17 +73,24 @@ class LoopFuture(Future[T]):
         """
         # A thread that is not here may have held the condition, or the locks of those who wait in `wait` and
         # `as_completed`. By this method the standard library makes its own locks usable after a fork.
-        locks: list[Any] = [self._condition]
+        _renew(self._condition)
         for waiter in self._waiters:
-            locks += (waiter.event, getattr(waiter, "lock", waiter.event))
-        for lock in locks:
-            lock._at_fork_reinit()
+            _renew(waiter.event._cond)
+            if hasattr(waiter, "lock"):
+                waiter.lock._at_fork_reinit()
         callbacks: list[Callable[..., object]] = vars(self)["_done_callbacks"]
         callbacks[:] = [one for one in callbacks if _hands_over(one)]
         if self.running() or (not self.done() and self.set_running_or_notify_cancel()):
             self.set_exception(error)
         elif self.cancelled() and self._state == "CANCELLED":
             self.set_running_or_notify_cancel()  # tells those in `wait` and `as_completed`
+
+
+def _renew(condition: Any) -> None:
+    """The standard library forgets who waits. One of them may be here: the thread that has forked, in a signal handler."""
+    waiting = [*condition._waiters]
+    condition._at_fork_reinit()
+    condition._waiters.extend(waiting)
 
 
 class ResponseFuture(LoopFuture["Response"]):
@@ -183,6 +190,8 @@ class SoleWaiter(Generic[T]):
         """After a fork, in the child. It may have been in a signal handler of the thread that waits."""
         if not self._done:
             self.set_result(error)
+        elif self._gate.locked():
+            self._gate.release()  # the loop was just about to do so
 
 
 def _close(outcome: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import as_completed
+from concurrent.futures import as_completed, wait
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from hyperpool.errors import ConnectionLost
 from hyperpool.handoff import body
 from hyperpool.handoff.body import BodyPipe, BytesUpload, UploadPipe
-from hyperpool.handoff.futures import LoopFuture
+from hyperpool.handoff.futures import LoopFuture, SoleWaiter
 from hyperpool.handoff.loop_thread import enter_loop_thread, leave_loop_thread, on_loop_thread
 from hyperpool.handoff.source import BytesSource, FedSource, StreamSource
 
@@ -84,6 +84,78 @@ def test_a_body_that_was_complete_stays_so() -> None:
     pipe.finish([])
     pipe.abandon_in_child(LOST)
     assert (pipe.take(), pipe.take()) == (b"all", b"")
+
+
+def waiting_at(condition: Any, call: Callable[[], Any], in_thread: Callable[..., Any]) -> Any:
+    """Who has made this call, and waits at this condition for what comes of it: as the thread that has forked, where
+    that was in a signal handler."""
+    waiter = in_thread(call)
+    while not condition._waiters:
+        waiter.join(0.001)
+    return waiter
+
+
+def test_who_has_forked_while_waiting_for_a_future_is_told(in_thread) -> None:
+    future: LoopFuture[str] = LoopFuture()
+    waiter = waiting_at(future._condition, lambda: future.exception(30), in_thread)
+    future.abandon_in_child(LOST)
+    assert waiter.value() is LOST
+
+
+@pytest.mark.parametrize("wait_for", [lambda one: wait([one]), lambda one: next(as_completed([one]))])
+def test_and_while_waiting_for_several(in_thread, wait_for: Callable[..., Any]) -> None:
+    future: LoopFuture[str] = LoopFuture()
+    waiter = in_thread(lambda: wait_for(future))
+    while not future._waiters or not future._waiters[0].event._cond._waiters:
+        waiter.join(0.001)
+    future.abandon_in_child(LOST)
+    waiter.value()
+    assert future.exception(0) is LOST
+
+
+def test_and_while_reading(in_thread) -> None:
+    pipe = BodyPipe(credit=lambda _: None, credit_step_bytes=1)
+    waiter = waiting_at(pipe._cond, lambda: raised(pipe.take), in_thread)
+    pipe.abandon_in_child(LOST)
+    assert type(waiter.value()) is ConnectionLost
+
+
+def test_and_while_feeding(in_thread) -> None:
+    pipe = UploadPipe(capacity_bytes=1, notify=lambda: None)
+    pipe.feed(b"full")
+    waiter = waiting_at(pipe._cond, lambda: pipe.feed(b"more"), in_thread)
+    pipe.abandon_in_child()
+    assert waiter.value() is False
+
+
+def test_who_has_forked_with_a_pipe_in_hand_still_has_it() -> None:
+    pipe = BodyPipe(credit=lambda _: None, credit_step_bytes=1)
+    with pipe._lock:
+        pipe.abandon_in_child(LOST)
+    with pytest.raises(ConnectionLost):
+        pipe.take()
+
+
+def test_a_sole_waiter_whose_loop_was_about_to_wake_it_is_woken(in_thread) -> None:
+    alone: SoleWaiter[Any] = SoleWaiter(lambda: None)
+    alone._outcome, alone._done = "here", True
+    alone.abandon_in_child(LOST)
+    assert in_thread(alone.result).value() == "here"
+
+
+def test_a_sole_waiter_that_was_woken_stays_so() -> None:
+    alone: SoleWaiter[Any] = SoleWaiter(lambda: None)
+    alone.set_result("here")
+    alone.abandon_in_child(LOST)
+    assert alone.result() == "here"
+
+
+def raised(call: Callable[[], Any]) -> BaseException | None:
+    try:
+        call()
+    except BaseException as error:
+        return error
+    return None
 
 
 def test_a_complete_body_can_be_read_although_a_second_reader_held_its_lock(in_thread, monkeypatch) -> None:
