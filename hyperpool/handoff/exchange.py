@@ -21,7 +21,7 @@ from hyperpool import errors
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.body import BodyPipe
 from hyperpool.handoff.deadlines import NEVER, Deadlines
-from hyperpool.handoff.futures import ResponseFuture, SoleWaiter
+from hyperpool.handoff.futures import ResponseFuture, SoleWaiter, resolve
 from hyperpool.handoff.hooks import Informational, tell
 from hyperpool.handoff.inbox import Inbox, InboxClosed
 from hyperpool.handoff.leash import Leash
@@ -309,17 +309,21 @@ class Exchange:
         future, outcome = self.future, self._outcome
         if future is None or outcome is None:
             return
-        review, self.review = self.review, None
         taken = False
         try:
-            taken = review is not None and review(future, outcome)
+            taken = self.review is not None and self.review(future, outcome)
             if not taken:
-                _resolve(future, outcome)
+                resolve(future, outcome)
+        except MemoryError:
+            raise
+        except BaseException:
+            self.review = None  # what is wrong with it would be so again
+            raise
         finally:
             # From here on the Response belongs to its reader alone: kept here, it could never be found forgotten. But
             # a Future for which there was no memory is still owed its outcome (L5).
             if taken or future.done():
-                self.future = self._outcome = None
+                self.future = self._outcome = self.review = None
 
     def _let_go(self) -> None:
         # A forgotten pool closes now: the timer of this exchange may hold it for as long as it had been patient.
@@ -345,15 +349,3 @@ class Exchange:
     def __repr__(self) -> str:
         url = without_userinfo(self.request.url)
         return f"<Exchange {self.request.method} {url} {self.state.value} stream={self.stream_id}>"
-
-
-def _resolve(future: ResponseFuture | SoleWaiter[Response], outcome: Response | BaseException) -> None:
-    # Done but not cancelled: the caller has resolved it, which no Future forbids; to resolve it again would log.
-    resolved = future.done() and not future.cancelled()
-    if resolved or not future.set_running_or_notify_cancel():
-        if isinstance(outcome, Response):
-            outcome.close()
-    elif isinstance(outcome, BaseException):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

@@ -74,7 +74,8 @@ class LoopFuture(Future[T]):
         # A thread that is not here may have held the condition, or the locks of those who wait in `wait` and
         # `as_completed`. By this method the standard library makes its own locks usable after a fork.
         _renew(self._condition)
-        for waiter in self._waiters:
+        waiters: list[Any] = list(self._waiters)
+        for waiter in waiters:
             _renew(waiter.event._cond)
             if hasattr(waiter, "lock"):
                 waiter.lock._at_fork_reinit()
@@ -87,7 +88,7 @@ class LoopFuture(Future[T]):
 
 
 def _renew(condition: Any) -> None:
-    """The standard library forgets who waits. One of them may be here: the thread that has forked, in a signal handler."""
+    """The standard library forgets who waits. One may be here: the thread that has forked, in a signal handler."""
     waiting = [*condition._waiters]
     condition._at_fork_reinit()
     condition._waiters.extend(waiting)
@@ -192,6 +193,18 @@ class SoleWaiter(Generic[T]):
             self.set_result(error)
         elif self._gate.locked():
             self._gate.release()  # the loop was just about to do so
+
+
+def resolve(future: ResponseFuture | SoleWaiter[Response], outcome: Response | BaseException) -> None:
+    """Wake who waits for this outcome; where nobody does any more, let the response go."""
+    # Done but not cancelled: the caller has resolved it, which no Future forbids; to resolve it again would log.
+    resolved = future.done() and not future.cancelled()
+    if resolved or not future.set_running_or_notify_cancel():
+        _close(outcome)
+    elif isinstance(outcome, BaseException):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def _close(outcome: Any) -> None:

@@ -18,7 +18,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 MEMORY_AGAIN_S = 0.05
 
@@ -31,18 +33,16 @@ class Wakeup(Protocol):
     def drain(self) -> None: ...
 
 
-def until_there_is_memory(tell: Callable[..., object], *what: object) -> None:
+def until_there_is_memory(tell: Callable[..., T], *what: object) -> T:
     """Tell somebody something, again and again while memory is short.
 
     For threads of ours: a loop that counts on what they tell would wait for ever (L5), and nobody else could tell it.
     """
     while True:
         try:
-            tell(*what)
+            return tell(*what)
         except MemoryError:
             time.sleep(MEMORY_AGAIN_S)
-        else:
-            return
 
 
 class InboxClosed(Exception):

@@ -13,10 +13,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from hyperpool.errors import HyperpoolError, PoolClosed
+from hyperpool.handoff.inbox import until_there_is_memory
 from hyperpool.handoff.loop_thread import enter_loop_thread, may_join
 
 # Seconds without a step after which the thread ends. Making one anew costs about 100 us: more is of no use.
@@ -24,12 +25,15 @@ IDLE_S = 2.0
 
 logger = logging.getLogger("hyperpool")
 
+# And nothing more comes of it: a done-callback's SystemExit must not end what others wait for.
+_FAILED = "a done-callback failed"
+
 
 class Step(NamedTuple):
     """What to do, or, if it cannot be done any more, whom to tell."""
 
     run: Callable[[], None]
-    fail: Callable[[HyperpoolError], None]
+    fail: Callable[[BaseException], None]
 
 
 class Rider(Protocol):
@@ -93,10 +97,10 @@ class Courier:
 
     def _run(self) -> None:
         enter_loop_thread()
-        while (step := self._next()) is not None:
-            _guarded(step.run)
+        while (step := until_there_is_memory(self._next)) is not None:
+            _carry_out(step)
             del step  # it holds a response, which may be forgotten while this thread waits
-        self._fail_the_rest()
+        until_there_is_memory(self._fail_the_rest)
 
     def _next(self) -> Step | None:
         """The next step that is due; None when this thread shall end. Blocks."""
@@ -113,12 +117,9 @@ class Courier:
             return None
 
     def _fail_the_rest(self) -> None:
-        with self._lock:
-            stranded = self._due if self._closed else []
-            self._due = [] if self._closed else self._due
-        for _, _, step in stranded:
-            error = PoolClosed("the client was closed before this request could go on: close it later")
-            _guarded(partial(step.fail, error))
+        while self._closed and self._due:
+            _fail(self._due[0][2], PoolClosed("the client was closed before this request could go on: close it later"))
+            heapq.heappop(self._due)
 
     def close(self) -> None:
         """Fail what waits, and end the thread. Blocks until it has ended, but for a call on an I/O thread."""
@@ -138,8 +139,20 @@ class Courier:
             rider.abandon_in_child(HyperpoolError("this process was forked while the request was under way"))
 
 
-def _guarded(call: Callable[[], None]) -> None:
+def _carry_out(step: Step) -> None:
     try:
-        call()
-    except BaseException:  # a done-callback's SystemExit must not end what others wait for
-        logger.exception("a done-callback failed")
+        step.run()
+    except BaseException as error:
+        # Whoever waits for it may not have been told (L5); if so, it was a done-callback's own fault.
+        until_there_is_memory(_fail, step, error)
+        with suppress(MemoryError):
+            logger.exception(_FAILED)
+
+
+def _fail(step: Step, error: BaseException) -> None:
+    try:
+        step.fail(error)
+    except MemoryError:
+        raise
+    except BaseException:
+        logger.exception(_FAILED)

@@ -81,9 +81,9 @@ class Escort:
         if self._future is None:
             if self._journey.stands(outcome):
                 return False
-            self._future = future
             self._journey.company.courier.take_up(self)
             future.on_cancel(self._cancel)
+            self._future = future  # last: where memory runs out before, this is asked again
         self._hand_over(Step(lambda: self._go_on(outcome), self._resolve), outcome)
         return True
 
@@ -150,18 +150,24 @@ class Escort:
         future = self._future
         if self._over or future is None:
             return
+        try:
+            if not future.set_running_or_notify_cancel():
+                _let_go(outcome)
+            elif isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                assert outcome is not None, "a Future that was not cancelled has an outcome"
+                future.set_result(outcome)
+        finally:
+            if future.done():  # else there was no memory for that, and it is owed its outcome still (L5)
+                self._set_down(future)
+
+    def _set_down(self, future: ResponseFuture) -> None:
         self._over = True
         self._journey.company.courier.set_down(self)
         # A Future that is kept must not keep the journey, and with it every response on the way.
         self._future = self._attempt = None
         future.on_cancel(_nothing)
-        if not future.set_running_or_notify_cancel():
-            _let_go(outcome)
-        elif isinstance(outcome, BaseException):
-            future.set_exception(outcome)
-        else:
-            assert outcome is not None, "a Future that was not cancelled has an outcome"
-            future.set_result(outcome)
 
     def abandon_in_child(self, error: HyperpoolError) -> None:
         """After a fork, in the child: whoever came along and waits is told; the parent goes on."""

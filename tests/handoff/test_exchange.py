@@ -123,6 +123,30 @@ class TestSettlingOnce:
         assert future.result(0).status_code == 200
         assert exchange.future is None
 
+    def test_a_review_for_which_there_was_no_memory_is_asked_again(self) -> None:
+        """L5: a Future behind that of this exchange may depend on it."""
+        exchange, asked = done(), []
+        exchange.review = lambda *what: bool(asked.append(what) or (len(asked) > 1 or _ShortOfMemory().end()))
+        with pytest.raises(MemoryError):
+            exchange.settle()
+        exchange.settle()
+        assert len(asked) == 2 and exchange.future is None
+
+    def test_a_review_that_fails_by_itself_is_not_asked_again(self) -> None:
+        """L5."""
+        exchange, asked = done(), []
+        future = exchange.future
+
+        def review(*what: object) -> bool:
+            asked.append(what)
+            raise ValueError("mine")
+
+        exchange.review = review
+        with pytest.raises(ValueError, match="mine"):
+            exchange.settle()
+        exchange.settle()
+        assert len(asked) == 1 and future.result(0).status_code == 200
+
     def test_a_body_without_a_head_is_no_response(self) -> None:
         exchange = opened()
         with pytest.raises(AssertionError, match="L5"):
