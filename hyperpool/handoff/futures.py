@@ -14,7 +14,7 @@ from hyperpool.handoff.loop_thread import check_may_wait
 
 if TYPE_CHECKING:
     from hyperpool.handoff.pushes import Pushes
-    from hyperpool.handoff.response import Response  # noqa: F401 - named by the base of ResponseFuture
+    from hyperpool.handoff.response import Response
 
 T = TypeVar("T")
 
