@@ -105,6 +105,7 @@ class OriginLoop:
             greetings=self._greetings,
             settlement=self._settlement,
         )
+        self._is_retired = False
         self._closing_at = NEVER
         self._farewell_code = 0
         self._requests = 0
@@ -312,9 +313,8 @@ class OriginLoop:
             self._endings.fail_waiting(message.error)
 
     def _on_retire(self, message: messages.Retire) -> None:
-        for connection in self._connections:
-            connection.drain()
-            self._connections.touch(connection)
+        self._is_retired = True
+        self._drain_all()
 
     def _on_drain(self, message: messages.Drain) -> None:
         self._settlement.when_all_are(message.answered)
@@ -339,6 +339,13 @@ class OriginLoop:
             waiting = max(self._waiting.ready(self.now), bool(self._greetings))
             for _ in range(self._dials.wanted(self._connections, waiting, self.now)):
                 self._dials.start(self.now, patience_until_at=self._patience_until_at(first))
+        if self._is_retired and not (self._waiting or self._greetings):
+            self._drain_all()  # what was dialled since then: no route leads here any more
+
+    def _drain_all(self) -> None:
+        for connection in self._connections:
+            connection.drain()
+            self._connections.touch(connection)
 
     def _patience_until_at(self, first: Exchange | None) -> float:
         """Until when somebody waits for the next connection."""

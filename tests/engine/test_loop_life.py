@@ -182,6 +182,30 @@ def test_a_closed_loops_streamed_reader_gets_pool_closed(bench: Bench) -> None:
         next(pieces)
 
 
+@pytest.mark.parametrize("connect", ["connect_h2", "connect_h1"])
+def test_a_connection_that_was_still_being_dialled_is_retired_too(bench: Bench, connect: str) -> None:
+    # No route leads to this loop any more: idle, it would stay for `Limits.idle_s`.
+    bench.put(messages.Prewarm(1))
+    bench.run()
+    bench.put(messages.Retire())
+    bench.run()
+    assert not bench.ended
+    getattr(bench, connect)()
+    bench.run()
+    assert bench.ended
+
+
+@pytest.mark.parametrize("connect", ["connect_h2", "connect_h1"])
+def test_what_comes_after_a_retirement_is_served_and_then_the_loop_ends(bench: Bench, connect: str) -> None:
+    bench.put(messages.Retire())
+    call = bench.submit("/late")
+    bench.run()
+    peer = getattr(bench, connect)()
+    peer.answers = True
+    bench.run()
+    assert call.response.content == b"/late" and bench.ended
+
+
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 
