@@ -75,8 +75,10 @@ async def _each(entries: Entries) -> AsyncIterator[Any]:
 async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
     for task in tasks:
         task.cancel()
-    # Their outcomes are nobody's any more; asked for, none is logged as forgotten.
-    await asyncio.gather(*tasks, return_exceptions=True)
+    # Their outcomes are nobody's any more; asked for, none is logged as forgotten. One that is streamed holds a stream.
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, AsyncResponse):
+            outcome.close()
 
 
 async def told(

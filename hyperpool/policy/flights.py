@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import reprlib
-from collections.abc import Generator, Iterator, Mapping, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sized
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,7 @@ def in_order(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Generat
         while window:
             yield _take_first(window)
     finally:
-        for future in window:
-            future.cancel()
+        _leave(window)
 
 
 def _take_first(window: list[ResponseFuture]) -> Response:
@@ -51,8 +50,19 @@ def as_completed(submitted: Iterator[ResponseFuture], max_in_flight: int) -> Gen
         while under_way:
             yield _take_done(done, under_way)
     finally:
-        for future in under_way:
-            future.cancel()
+        _leave(under_way)
+
+
+def _leave(futures: Iterable[ResponseFuture]) -> None:
+    """Nobody takes their responses any more; one that is streamed holds a stream."""
+    for future in futures:
+        if not future.cancel():
+            future.add_done_callback(_close)
+
+
+def _close(future: Any) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
 
 
 def _take_done(done: queue.SimpleQueue[Any], under_way: set[Any]) -> Response:

@@ -16,6 +16,7 @@ from urllib3.util import Retry
 import hyperpool
 import hyperpool.aio
 from hyperpool.aio import AsyncResponse
+from hyperpool.aio.flights import Flights
 from hyperpool.aio.waiting import off_loop
 from hyperpool.errors import ChecksumError, HTTPStatusError
 from hyperpool.testing import Reply, Request, pattern
@@ -263,6 +264,22 @@ async def test_a_response_is_given_while_the_input_still_waits(kit: Kit, wire: W
     assert (await anext(answers)).content == b"one"
     goes_on.set()
     assert [answer.content async for answer in answers] == [b"two"]
+
+
+@in_event_loop
+async def test_leaving_a_map_early_closes_streamed_responses_that_nobody_took(kit: Kit) -> None:
+    server, client = kit.server(), kit.client()
+    opened = [await client._send("GET", server.url("/bytes/1000000"), {"stream": True}) for _ in range(3)]
+
+    async def begin(number: int) -> AsyncResponse:
+        return opened[number]
+
+    responses = Flights(begin, 3, ordered=True).responses(range(3))
+    async with await anext(responses) as taken:
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        await responses.aclose()
+        assert taken is opened[0]
+        assert [each.closed for each in opened] == [False, True, True]
 
 
 @in_event_loop

@@ -8,12 +8,14 @@ import ipaddress
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from typing import Any
 
 import pytest
 from client_support import H1_PLAIN, H2_TLS, Kit, Wire, raised
 
 import hyperpool
+from hyperpool.policy import flights
 from hyperpool.testing import Reply, Request, inline, pattern
 from stage import WAIT_S, eventually
 
@@ -422,6 +424,19 @@ def test_map_raises_the_error_of_a_request_and_cancels_the_others(kit: Kit, h2_w
     raised(hyperpool.StreamReset, lambda: list(client.map(urls, ordered=ordered)))
     assert server.wait_until(lambda server: all(one.reset_code == 8 for one in server.requests[1:]), WAIT_S)
     assert client.get(server.url("/bytes/1")).status_code == 200
+
+
+@pytest.mark.parametrize("order", [flights.in_order, flights.as_completed])
+def test_leaving_map_early_closes_streamed_responses_that_nobody_took(kit: Kit, wire: Wire, order: Any) -> None:
+    """Their streams come back, and nobody is blamed for having forgotten them."""
+    server, client = kit.pair(wire)
+    futures = [client.submit("GET", server.url("/bytes/1000000"), stream=True) for _ in range(3)]
+    assert not wait(futures, WAIT_S).not_done
+    responses = order(iter(futures), 10)
+    with next(responses) as taken:
+        responses.close()
+        others = [future.result(0) for future in futures if future.result(0) is not taken]
+        assert [each.closed for each in (taken, *others)] == [False, True, True]
 
 
 @pytest.mark.parametrize("ordered", [False, True], ids=["unordered", "ordered"])
