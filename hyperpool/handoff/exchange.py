@@ -309,21 +309,17 @@ class Exchange:
         future, outcome = self.future, self._outcome
         if future is None or outcome is None:
             return
-        taken = False
         try:
-            taken = self.review is not None and self.review(future, outcome)
-            if not taken:
+            if self.review is None or not self.review(future, outcome):
                 resolve(future, outcome)
-        except MemoryError:
-            raise
-        except BaseException:
-            self.review = None  # what is wrong with it would be so again
-            raise
-        finally:
-            # From here on the Response belongs to its reader alone: kept here, it could never be found forgotten. But
-            # a Future for which there was no memory is still owed its outcome (L5).
-            if taken or future.done():
-                self.future = self._outcome = self.review = None
+        except BaseException as error:
+            if future.done():
+                self.future = self._outcome = None  # it was a done-callback that failed
+            elif not isinstance(error, MemoryError):
+                self.review = None  # what is wrong with it would be so again
+            raise  # where there was no memory for its Future, that is still owed its outcome (L5)
+        # From here on the Response belongs to its reader alone: kept here, it could never be found forgotten.
+        self.future = self._outcome = self.review = None
 
     def _let_go(self) -> None:
         # A forgotten pool closes now: the timer of this exchange may hold it for as long as it had been patient.

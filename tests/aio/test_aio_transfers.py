@@ -276,7 +276,8 @@ async def test_leaving_a_map_early_closes_streamed_responses_that_nobody_took(ki
 
     responses = Flights(begin, 3, ordered=True).responses(range(3))
     async with await anext(responses) as taken:
-        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+        for _ in range(10):  # the others are done without having to wait
+            await asyncio.sleep(0)
         await responses.aclose()
         assert taken is opened[0]
         assert [each.closed for each in opened] == [False, True, True]

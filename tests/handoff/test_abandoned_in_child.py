@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, as_completed, wait
 from typing import Any
 
 import pytest
@@ -102,7 +102,14 @@ def test_who_has_forked_while_waiting_for_a_future_is_told(in_thread) -> None:
     assert waiter.value() is LOST
 
 
-@pytest.mark.parametrize("wait_for", [lambda one: wait([one]), lambda one: next(as_completed([one]))])
+WAYS_TO_WAIT: list[Callable[..., Any]] = [
+    lambda one: wait([one]),
+    lambda one: wait([one], return_when=FIRST_COMPLETED),
+    lambda one: next(as_completed([one])),
+]
+
+
+@pytest.mark.parametrize("wait_for", WAYS_TO_WAIT)
 def test_and_while_waiting_for_several(in_thread, wait_for: Callable[..., Any]) -> None:
     future: LoopFuture[str] = LoopFuture()
     waiter = in_thread(lambda: wait_for(future))

@@ -147,6 +147,17 @@ class TestSettlingOnce:
         exchange.settle()
         assert len(asked) == 1 and future.result(0).status_code == 200
 
+    def test_a_callback_that_ends_its_thread_leaves_nothing_to_settle(self) -> None:
+        exchange = done()
+
+        def leave(_: object) -> None:
+            raise SystemExit
+
+        exchange.future.add_done_callback(leave)
+        with pytest.raises(SystemExit):
+            exchange.settle()
+        assert exchange.future is None
+
     def test_a_body_without_a_head_is_no_response(self) -> None:
         exchange = opened()
         with pytest.raises(AssertionError, match="L5"):
