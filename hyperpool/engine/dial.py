@@ -36,6 +36,7 @@ from hyperpool.errors import (
     PoolClosed,
     ProxyError,
 )
+from hyperpool.handoff.deadlines import LONGEST_SLEEP_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +202,7 @@ class _Dial:
         self._check()
         self._cancel.phase = DialPhase(self._phase, self._waits())
         instants = [at for at in (until_at, self._deadline_at) if at is not None]
-        timeout_s = max(0.0, min(instants) - self._clock()) if instants else None
+        timeout_s = min(max(0.0, min(instants) - self._clock()), LONGEST_SLEEP_S) if instants else None
         ready = [key.fileobj for key, _ in self._selector.select(timeout_s)]
         if self._wakeup.receiver in ready:
             self._wakeup.drain()

@@ -36,7 +36,7 @@ from hyperpool.engine.waiting import WaitingQueue
 from hyperpool.engine.wakeup import SocketWakeup
 from hyperpool.errors import ConnectionLost, ConnectTimeout, HyperpoolError, PoolClosed, PoolFull
 from hyperpool.handoff import messages
-from hyperpool.handoff.deadlines import NEVER
+from hyperpool.handoff.deadlines import LONGEST_SLEEP_S, NEVER
 from hyperpool.handoff.exchange import Exchange, State
 from hyperpool.handoff.inbox import Inbox, until_there_is_memory
 from hyperpool.handoff.loop_thread import enter_loop_thread
@@ -154,7 +154,7 @@ class OriginLoop:
         )
         if _WAKES_FOR_FORGOTTEN and self._connections.load:
             wake_at = min(wake_at, self.now + FORGOTTEN_WITHIN_S)
-        return None if wake_at == NEVER else max(0.0, wake_at - self._clock())
+        return None if wake_at == NEVER else min(max(0.0, wake_at - self._clock()), LONGEST_SLEEP_S)
 
     def _take_messages(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         woken = any(key.data is None for key, _ in ready)

@@ -16,6 +16,9 @@ from hyperpool import errors
 from hyperpool.values import Timeout
 
 NEVER = float("inf")
+# A day. Selectors count milliseconds in a C int and refuse more than 24 days; an instant that is further off is slept
+# for in parts.
+LONGEST_SLEEP_S = 86_400.0
 # Over how long a body's rate is averaged. Halved, one lost packet on a long way counts as slowness; doubled, a server
 # that drips keeps its reader for twice as long.
 PACE_S = 10.0

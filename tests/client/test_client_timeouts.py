@@ -35,6 +35,14 @@ def check(error: Any, phase: str, origin: str) -> None:
     assert f"Timeout.{phase}" in str(error)
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_timeout_of_years_is_as_good_as_none(kit: Kit, wire: Wire, phase: str) -> None:
+    """Selectors refuse more than 24 days: the I/O thread of everybody's requests must not end in one's patience."""
+    server, client = kit.pair(wire)
+    patience = hyperpool.Timeout(**{**dict.fromkeys(PHASES), phase: 1e12})
+    assert client.get(server.url("/bytes/3"), timeout=patience).content == pattern(3)
+
+
 def test_a_silent_server_is_a_read_timeout_and_its_siblings_go_on(kit: Kit, h2_wire: Wire) -> None:
     gate = kit.gate()
     server, client = kit.pair(h2_wire)
