@@ -13,7 +13,7 @@ import requests
 from requests import exceptions
 from requests.adapters import DEFAULT_POOLBLOCK, DEFAULT_POOLSIZE, DEFAULT_RETRIES, HTTPAdapter
 from requests.utils import get_auth_from_url
-from urllib3.exceptions import MaxRetryError, ReadTimeoutError
+from urllib3.exceptions import EmptyPoolError, LocationValueError, MaxRetryError, ReadTimeoutError
 
 from hyperpool.contrib.urllib3 import PoolManager, ProxyManager, SOCKSProxyManager
 from hyperpool.contrib.urllib3.errors import root_of
@@ -106,7 +106,10 @@ class HTTP20Adapter(HTTPAdapter):
         if not proxy.lower().startswith("socks"):
             return ProxyManager(proxy, proxy_headers=self.proxy_headers(proxy), **options)
         username, password = get_auth_from_url(proxy)
-        return SOCKSProxyManager(proxy, username=username or None, password=password or None, **options)
+        try:
+            return SOCKSProxyManager(proxy, username=username or None, password=password or None, **options)
+        except ValueError as error:
+            raise exceptions.InvalidProxyURL(str(error)) from error
 
     def send(self, request: Any, *args: Any, **options: Any) -> Any:
         """As HTTPAdapter's; its timeouts are also builtin TimeoutErrors. Blocks."""
@@ -114,6 +117,12 @@ class HTTP20Adapter(HTTPAdapter):
             return super().send(request, *args, **options)
         except exceptions.RequestException as error:
             raise _improved(error, ReadTimeout) from root_of(error) or error.__cause__
+        except LocationValueError as error:
+            # urllib3 finds these before it sends, and requests looks for them there only.
+            raise exceptions.InvalidURL(error, request=request) from root_of(error) or error
+        except EmptyPoolError as error:
+            # requests never waits for a place with a limit; hyperpool's queue has one.
+            raise exceptions.ConnectionError(error, request=request) from root_of(error) or error
 
     def build_response(self, req: Any, resp: Any) -> Any:
         """A requests.Response whose timeouts in mid-body are also builtin TimeoutErrors."""

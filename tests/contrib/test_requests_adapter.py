@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,26 @@ def test_what_http_does_not_allow_is_an_invalid_header(bench: Bench) -> None:
     assert server.connections_accepted == 0
 
 
+def test_a_host_that_is_none_is_an_invalid_url(bench: Bench) -> None:
+    """requests escapes "<" before anybody sees that no host can have it."""
+    session = bench.session()
+    error = raised(exceptions.InvalidURL, lambda: session.get("http://ex<ample.test/"))
+    assert error.request.url == "http://ex%3Cample.test/"
+
+
+def test_a_full_pool_is_a_connection_error(bench: Bench) -> None:
+    gate = bench.gate()
+    server, other = bench.server(handler=lambda request: (opened(gate), "ok")[1]), bench.server()
+    session = bench.session(limits=hyperpool.Limits(max_origins=1))
+    with ThreadPoolExecutor(1) as crew:
+        first = crew.submit(session.get, server.url())
+        assert server.wait_until(lambda server: len(server.requests) == 1, WAIT_S)
+        error = raised(exceptions.ConnectionError, lambda: session.get(other.url()))
+        gate.set()
+        assert first.result(WAIT_S).text == "ok"
+    assert (type(error.__cause__), error.request.url) == (hyperpool.PoolFull, other.url())
+
+
 # -- trust, per call ---------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +400,14 @@ def test_socks_proxies_are_spoken_to(bench: Bench) -> None:
         response = session.get(server.url(), proxies={"https": proxy.url("user:pass")})
         assert (response.raw.version, proxy.asked) == (20, [("localhost", server.port)])
         session.close()
+
+
+def test_a_proxy_of_a_kind_that_is_not_spoken_is_an_invalid_proxy_url(bench: Bench) -> None:
+    session = bench.session()
+    raised(
+        exceptions.InvalidProxyURL,
+        lambda: session.get("http://elsewhere.test/", proxies={"http": "socks4://localhost:1"}),
+    )
 
 
 def test_a_proxy_that_refuses_is_a_proxy_error(bench: Bench) -> None:

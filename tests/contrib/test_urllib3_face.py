@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import http.cookiejar
@@ -10,6 +11,7 @@ import json
 import signal
 import socket
 import ssl
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -173,6 +175,7 @@ BODIES = {
     "str": lambda: "héllo",
     "file": lambda: io.BytesIO(b"h\xc3\xa9llo"),
     "text file": lambda: io.StringIO("héllo"),
+    "reader of text": lambda: codecs.getreader("utf-8")(io.BytesIO("héllo".encode())),
     "reader": lambda: Once(b"h\xc3\xa9llo"),
     "list": lambda: [b"h\xc3\xa9", b"", "llo"],
     "generator": lambda: (piece for piece in ["h", "é", b"llo"]),
@@ -187,6 +190,15 @@ def test_bodies_of_every_kind_arrive(bench: Bench, wire: Wire, kind: str, chunke
     assert response.data == "héllo".encode()
 
 
+def test_temporary_files_arrive_be_they_text_or_not(bench: Bench, wire: Wire) -> None:
+    server, manager = bench.server(wire), bench.manager()
+    with tempfile.NamedTemporaryFile("w+", encoding="utf-8") as text, tempfile.SpooledTemporaryFile() as octets:
+        for file, written in ((text, "héllo"), (octets, "héllo".encode())):
+            file.write(written)
+            file.seek(0)
+            assert manager.request("POST", server.url("/echo"), body=file).data == "héllo".encode()
+
+
 def test_chunked_declares_no_length_also_for_bytes(bench: Bench) -> None:
     server, manager = bench.server(H1_PLAIN, mirror), bench.manager()
     response = manager.request("POST", server.url(), body=b"abc", chunked=True)
@@ -198,6 +210,11 @@ def test_what_is_no_body_is_a_type_error(bench: Bench, body: Any) -> None:
     server, manager = bench.server(), bench.manager()
     raised(TypeError, lambda: manager.request("POST", server.url(), body=body))
     assert server.connections_accepted == 0
+
+
+def test_a_piece_of_a_body_that_has_no_octets_is_a_type_error(bench: Bench) -> None:
+    server, manager = bench.server(), bench.manager()
+    raised(TypeError, lambda: manager.request("POST", server.url("/echo"), body=iter([5])))
 
 
 def test_an_error_of_the_callers_generator_is_the_callers(bench: Bench) -> None:
@@ -691,6 +708,12 @@ def test_a_client_certificate_is_shown(bench: Bench, tmp_path: Path) -> None:
     files = {"cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")}
     assert status_with(bench, server, **trusted, **files) == 200
     raised((SSLError, ProtocolError), lambda: status_with(bench, server, **trusted))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("nothing", ["", False])
+def test_sources_of_certificates_that_name_nothing_are_none(bench: Bench, nothing: Any) -> None:
+    server, manager = bench.server(), bench.manager(cert_file=nothing, key_file=nothing, ca_cert_dir=nothing)
+    assert manager.request("GET", server.url()).status == 200
 
 
 def test_the_lowest_tls_version_is_held_to(bench: Bench) -> None:

@@ -5,7 +5,6 @@ The rules are those of urllib3's own connections (``HTTPConnection.request``), w
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +15,9 @@ from urllib3.util import SKIP_HEADER
 
 from hyperpool.proxies import PROXY_PORTS
 from hyperpool.values import Proxy, Timeout, as_socket_options, as_source_address
+
+# Of text files: bytes or characters at a time.
+_READ_SIZE = 1 << 16
 
 _USER_AGENT = f"python-urllib3/{urllib3_version}"
 
@@ -63,11 +65,14 @@ class Pieces:
         self._pieces = pieces
 
     def __iter__(self) -> Iterator[Any]:
-        return filter(None, map(_encoded, self._pieces))
+        return map(_octets, filter(None, self._pieces))
 
 
-def _encoded(piece: Any) -> Any:
-    return piece.encode() if isinstance(piece, str) else piece
+def _octets(piece: Any) -> Any:
+    if isinstance(piece, str):
+        return piece.encode()
+    memoryview(piece)  # raises TypeError for what has no octets
+    return piece
 
 
 def content(body: Any, *, chunked: bool) -> Any:
@@ -81,10 +86,25 @@ def content(body: Any, *, chunked: bool) -> Any:
         body = body.encode()
     elif not isinstance(body, bytes) and not hasattr(body, "read"):
         body = _from_buffer_or_iterable(body)
-    elif isinstance(body, io.TextIOBase):
-        # Its positions are no numbers of bytes.
-        body = _once(iter(functools.partial(body.read, 1 << 16), ""))
+    elif not isinstance(body, bytes) and _may_give_text(body):
+        # Its positions, if it has any, are no numbers of bytes.
+        body = _once(_read(body))
     return Pieces([body]) if chunked and isinstance(body, bytes) else body
+
+
+def _may_give_text(file: Any) -> bool:
+    """Whether ``read`` gives str, as far as can be known beforehand.
+
+    The wrappers of tempfile and codecs are no TextIOBase.
+    """
+    if isinstance(file, (io.RawIOBase, io.BufferedIOBase)):
+        return False
+    return getattr(file, "encoding", None) is not None or "b" not in str(getattr(file, "mode", ""))
+
+
+def _read(file: Any) -> Iterator[Any]:
+    while piece := file.read(_READ_SIZE):
+        yield piece
 
 
 def _from_buffer_or_iterable(body: Any) -> Any:

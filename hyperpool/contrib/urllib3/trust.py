@@ -39,6 +39,8 @@ _OPTIONS = (
 )
 _CONNECTION_OPTIONS = ("ca_cert_data", "ssl_context", "server_hostname")
 
+_SOURCES = ("ca_certs", "ca_cert_dir", "ca_cert_data", "cert_file", "key_file")
+
 # What an ssl.SSLContext has to be made for.
 _SPECIAL = (
     "ssl_context",
@@ -54,7 +56,12 @@ def tls_options(pool: Any) -> tuple[tuple[str, Any], ...]:
     """The TLS options that are set on a pool of urllib3's shape, as a hashable whole."""
     own = [(name, getattr(pool, name, None)) for name in _OPTIONS]
     given = [(name, pool.conn_kw.get(name)) for name in _CONNECTION_OPTIONS]
-    return tuple((name, value) for name, value in own + given if value is not None)
+    return tuple((name, value) for name, value in own + given if value is not None and not _is_empty(name, value))
+
+
+def _is_empty(name: str, value: Any) -> bool:
+    """Whether it is a source of certificates and none is named: "" or False, which urllib3 takes for None."""
+    return name in _SOURCES and not value
 
 
 def tls_settings(options: tuple[tuple[str, Any], ...]) -> TlsSettings:
