@@ -137,6 +137,20 @@ def test_redirects_cookies_and_auth_are_httpxs_own(bench: Bench, wire: Wire) -> 
     assert (values(answer, "cookie"), values(answer, "authorization")) == (["a=1"], ["Basic dTpw"])
 
 
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_is_followed_with_the_body_that_it_calls_for_and_no_chunks(
+    bench: Bench, wire: Wire, status: int
+) -> None:
+    """To follow one, httpx makes a request whose body is a stream, even where there is nothing in it."""
+    server = bench.server(wire, mirror)
+    server.route("/go")(lambda request: Reply(status, [("location", "/there")]))
+    client = client_of(bench, follow_redirects=True)
+    for method, content in (("GET", None), ("POST", b"body")):
+        answer = client.request(method, server.url("/go"), content=content)
+        kept = status == 307 and content is not None
+        assert (values(answer, "content-length"), values(answer, "transfer-encoding")) == (["4"] if kept else [], [])
+
+
 def test_digest_auth_sends_its_body_again(bench: Bench, wire: Wire) -> None:
     challenge = [("www-authenticate", 'Digest realm="r", nonce="n", qop="auth", algorithm=MD5')]
 

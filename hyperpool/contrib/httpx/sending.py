@@ -52,7 +52,8 @@ def whole_body(request: httpx.Request) -> bytes | None:
     try:
         return request.content
     except httpx.RequestNotRead:
-        return None
+        # So it is with what httpx makes to follow a redirect: the stream of the request before, or one of nothing.
+        return b"".join(request.stream) if isinstance(request.stream, httpx.ByteStream) else None
 
 
 # -- what a transport is made with -------------------------------------------------------------------------------------
