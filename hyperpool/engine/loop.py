@@ -12,6 +12,7 @@ nothing is left: no connection, nobody waiting, nothing in the inbox (L2).
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import sys
 import time
@@ -228,8 +229,7 @@ class OriginLoop:
             self._endings.give_up(exchange, self._full(exchange))
         else:
             self._waiting.add(exchange)
-            exchange.deadlines.enter(self._waiting_phase(), self.now)
-            self._deadlines.arm(exchange, exchange.deadlines.look_at)
+            self._begin_waiting(exchange, self._waiting_phase())
 
     def _full(self, exchange: Exchange) -> PoolFull:
         return PoolFull(
@@ -245,8 +245,16 @@ class OriginLoop:
         phase = self._waiting_phase()
         for exchange in self._waiting:
             if exchange.deadlines.phase != phase:  # else a further connection would begin its phase anew
-                exchange.deadlines.enter(phase, self.now)
-                self._deadlines.arm(exchange, exchange.deadlines.next_at)
+                self._begin_waiting(exchange, phase)
+
+    def _begin_waiting(self, exchange: Exchange, phase: str) -> None:
+        deadlines = exchange.deadlines
+        deadlines.enter(phase, self.now)
+        look_at = deadlines.look_at
+        if self.now < deadlines.total_at:
+            # In this turn it may start: who waits for 0 s takes what is free now, and nothing else.
+            look_at = max(look_at, math.nextafter(self.now, NEVER))
+        self._deadlines.arm(exchange, look_at)
 
     def _on_cancel(self, message: messages.Cancel) -> None:
         if message.exchange.state is not State.DONE:

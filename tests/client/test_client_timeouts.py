@@ -43,6 +43,22 @@ def test_a_timeout_of_years_is_as_good_as_none(kit: Kit, wire: Wire, phase: str)
     assert client.get(server.url("/bytes/3"), timeout=patience).content == pattern(3)
 
 
+def test_who_waits_0_s_for_a_slot_takes_one_that_is_free(kit: Kit, wire: Wire) -> None:
+    gate = kit.gate()
+    one = hyperpool.Limits(
+        max_connections_per_origin=1, max_http1_connections_per_origin=1, max_streams_per_connection=1
+    )
+    server, client = kit.server(wire), kit.client(wire, limits=one, timeout=hyperpool.Timeout(pool=0))
+    server.route("/gated")(lambda request: (opened(gate), "busy")[1])
+    assert client.get(server.url("/bytes/3")).content == pattern(3)
+    assert client.get(server.url("/bytes/3")).content == pattern(3)
+    busy = client.submit("GET", server.url("/gated"))
+    assert server.wait_until(lambda server: len(server.requests) == 3, WAIT_S)
+    raised(hyperpool.PoolTimeout, lambda: client.get(server.url("/bytes/3")))
+    gate.set()
+    assert busy.result(WAIT_S).text == "busy"
+
+
 def test_a_silent_server_is_a_read_timeout_and_its_siblings_go_on(kit: Kit, h2_wire: Wire) -> None:
     gate = kit.gate()
     server, client = kit.pair(h2_wire)
