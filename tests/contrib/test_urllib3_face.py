@@ -145,6 +145,14 @@ def test_skip_header_elsewhere_is_refused(bench: Bench) -> None:
     assert "x-a" in str(error).lower()
 
 
+def test_a_header_is_text_or_a_number(bench: Bench) -> None:
+    server, manager = bench.server(handler=mirror), bench.manager()
+    sent = manager.request("GET", server.url(), headers={"X": 5, "Y": b"6"})
+    assert (values(sent, "x"), values(sent, "y")) == (["5"], ["6"])
+    for value in (None, ["a"], 1.5):
+        raised(TypeError, lambda value=value: manager.request("GET", server.url(), headers={"X": value}))
+
+
 def test_repeated_headers_of_a_header_dict_go_out_apart(bench: Bench) -> None:
     server, manager = bench.server(handler=mirror), bench.manager()
     headers = urllib3.HTTPHeaderDict([("X-A", "1"), ("X-A", "2")])
@@ -199,9 +207,10 @@ def test_temporary_files_arrive_be_they_text_or_not(bench: Bench, wire: Wire) ->
             assert manager.request("POST", server.url("/echo"), body=file).data == "héllo".encode()
 
 
-def test_chunked_declares_no_length_also_for_bytes(bench: Bench) -> None:
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_chunked_declares_no_length_also_where_it_is_known(bench: Bench, kind: str) -> None:
     server, manager = bench.server(H1_PLAIN, mirror), bench.manager()
-    response = manager.request("POST", server.url(), body=b"abc", chunked=True)
+    response = manager.request("POST", server.url(), body=BODIES[kind](), chunked=True)
     assert (values(response, "transfer-encoding"), values(response, "content-length")) == (["chunked"], [])
 
 

@@ -16,7 +16,7 @@ from urllib3.util import SKIP_HEADER
 from hyperpool.proxies import PROXY_PORTS
 from hyperpool.values import Proxy, Timeout, as_socket_options, as_source_address
 
-# Of text files: bytes or characters at a time.
+# Bytes or characters of a file whose length is not declared, at a time.
 _READ_SIZE = 1 << 16
 
 _USER_AGENT = f"python-urllib3/{urllib3_version}"
@@ -27,7 +27,10 @@ _SKIPPABLE = frozenset({"accept-encoding", "host", "user-agent"})
 
 
 def fields(headers: Mapping[Any, Any] | None, *, chunked: bool) -> tuple[tuple[str, str], ...]:
-    """The header fields with what urllib3 adds to them. Raises ValueError for SKIP_HEADER where it has no meaning."""
+    """The header fields with what urllib3 adds to them.
+
+    Raises ValueError for SKIP_HEADER where it has no meaning, and TypeError for what is no text.
+    """
     given = [(_text(name), _text(value)) for name, value in (headers or {}).items()]
     names = {name.lower() for name, _ in given}
     added = []
@@ -49,7 +52,12 @@ def _is_skipped(name: str, value: str) -> bool:
 
 
 def _text(given: Any) -> str:
-    return given.decode("latin-1") if isinstance(given, bytes) else str(given)
+    if isinstance(given, bytes):
+        return given.decode("latin-1")
+    if not isinstance(given, (str, int)):
+        # As http.client has it: None is nothing that a server should read.
+        raise TypeError(f"a header is str, bytes or int, not {given!r}")
+    return str(given)
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------
@@ -86,8 +94,8 @@ def content(body: Any, *, chunked: bool) -> Any:
         body = body.encode()
     elif not isinstance(body, bytes) and not hasattr(body, "read"):
         body = _from_buffer_or_iterable(body)
-    elif not isinstance(body, bytes) and _may_give_text(body):
-        # Its positions, if it has any, are no numbers of bytes.
+    elif not isinstance(body, bytes) and (chunked or _may_give_text(body)):
+        # Where it ends is not to be told, or cannot be: the positions of text are no numbers of bytes.
         body = _once(_read(body))
     return Pieces([body]) if chunked and isinstance(body, bytes) else body
 
