@@ -126,6 +126,7 @@ def test_the_target_is_as_httpx_wrote_it_or_as_its_extension_says(bench: Bench, 
     assert client.get(server.url("/a%2Fb/../c"), params={"q": "ä b"}).json()["target"] == "/c?q=%C3%A4+b"
     assert client.get(server.url("/a%2Fb?q=%20")).json()["target"] == "/a%2Fb?q=%20"
     assert client.options(server.url(), extensions={"target": b"*"}).json()["target"] == "*"
+    assert client.request(b"GET", server.url(), extensions={"target": "/x"}).json()["target"] == "/x"  # type: ignore[arg-type]
 
 
 def test_redirects_cookies_and_auth_are_httpxs_own(bench: Bench, wire: Wire) -> None:

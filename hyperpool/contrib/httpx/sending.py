@@ -33,13 +33,18 @@ def as_request(request: httpx.Request, origin: Origin, content: Any) -> Request:
     """The request as hyperpool has it: fields in their order and case, and the target as httpx wrote it."""
     target = request.extensions.get("target", request.url.raw_path)
     return Request(
-        request.method,
+        _text(request.method),
         f"{origin}{request.url.raw_path.decode('ascii')}",
         tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw),
         content,
         as_timeout(request.extensions.get("timeout") or {}),
-        target.decode("latin-1"),
+        _text(target),
     )
+
+
+def _text(given: str | bytes) -> str:
+    """httpcore takes either for methods and targets."""
+    return given.decode("latin-1") if isinstance(given, bytes) else given
 
 
 def as_timeout(given: dict[str, float | None]) -> Timeout:
