@@ -7,9 +7,9 @@ what only some of this needs is imported on first use, urllib3 above all, which 
 from __future__ import annotations
 
 import functools
-import math
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Union
@@ -215,7 +215,7 @@ class Timeout:
                 continue
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
                 raise TypeError(f"Timeout.{phase.name} must be seconds or None, not {seconds!r}")
-            if not seconds >= 0 or math.isinf(seconds):
+            if not 0 <= seconds <= sys.float_info.max:
                 raise ValueError(f"Timeout.{phase.name} must be 0 s or more, or None for ever, not {seconds!r}")
 
 
