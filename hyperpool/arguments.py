@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,7 @@ def seconds(name: str, given: Any) -> float:
     """A number of seconds; fewer than 0 are what a deadline that has passed leaves."""
     if isinstance(given, bool) or not isinstance(given, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {given!r}")
-    if math.isnan(given):
+    if not (abs(given) <= sys.float_info.max or given == math.inf):  # NaN, or a whole number that no float holds
         raise ValueError(f"{name} must be a number of seconds, not {given!r}")
     return given
 

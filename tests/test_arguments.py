@@ -130,7 +130,11 @@ OTHERS: dict[str, tuple[str, Callable[[Client, Any], object], list[Any]]] = {
         [5, "x", "", "sha256:x", THING],
     ),
     "prewarm": ("connections", lambda client, wrong: client.pool.prewarm(URL, wrong), [*NO_NUMBER, 0]),
-    "close": ("grace_s", lambda client, wrong: Client().close(grace_s=wrong), NO_NUMBER[:2] + NO_NUMBER[3:]),
+    "close": (
+        "grace_s",
+        lambda client, wrong: Client().close(grace_s=wrong),
+        [*NO_NUMBER[:2], *NO_NUMBER[3:], 10**400],
+    ),
     "close, code": ("code", lambda client, wrong: client.pool.close(code=wrong), [*NO_NUMBER, -1]),
     "request, headers": ("headers", lambda client, wrong: Request("GET", URL, wrong), [5, "x", [5], ["ab"]]),
 }
