@@ -14,14 +14,16 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+# By equality: numpy's bools are no ints.
+_FLAGS = {False: False, True: True}
+
 
 def flag(name: str, given: Any) -> bool:
-    """True or False, also as 1 and 0. A word would else be taken for True, whatever it says."""
-    if isinstance(given, bool):
-        return given
-    if isinstance(given, int) and given in (0, 1):
-        return bool(given)
-    raise TypeError(f"{name} must be True or False, not {given!r}")
+    """True or False, also as 1 and 0, and as numpy's. A word would else be taken for True, whatever it says."""
+    try:
+        return _FLAGS[given]
+    except (KeyError, TypeError):  # what has no hash, too
+        raise TypeError(f"{name} must be True or False, not {given!r}") from None
 
 
 def whole(name: str, given: Any, *, least: int) -> int:

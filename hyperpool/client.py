@@ -439,7 +439,7 @@ class Client:
         plan = Plan(
             request,
             source if trailers is None else with_trailers(source, trailers),
-            arguments.flag("stream", stream),
+            stream is not None and arguments.flag("stream", stream),  # None is requests' default
             caller() if stream else "",
             arguments.flag("follow_redirects", follows),
             None if retry is None else Retries(retry),

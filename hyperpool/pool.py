@@ -80,12 +80,12 @@ class ConnectionPool:
         resolver: Callable[[str, int], Iterable[Any]] | None = None,
         events: Any = None,
     ) -> None:
-        if not (arguments.flag("http1", http1) or arguments.flag("http2", http2)):
+        self._versions = (arguments.flag("http1", http1), arguments.flag("http2", http2))
+        if not any(self._versions):
             raise ValueError("http1=False and http2=False leave nothing to speak")
         path = None if uds is None else _as_uds(uds, excluded=(proxy, source_address, resolver))
         self.limits = Limits() if limits is None else arguments.instance("limits", limits, Limits)
         self._tls = TlsSettings(verify, cert, trust_env)
-        self._versions = (arguments.flag("http1", http1), arguments.flag("http2", http2))
         self._proxies = ProxyMap(proxy, trust_env=trust_env)
         self._uds = path
         self._source_address = as_source_address(source_address)

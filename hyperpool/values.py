@@ -359,7 +359,7 @@ def _is_file(given: Any) -> bool:
 def _is_context(given: Any) -> bool:
     """Without loading either library: whoever gives a context of it has done so."""
     known = {("ssl", "SSLContext"), ("OpenSSL.SSL", "Context")}
-    return any((base.__module__, base.__name__) in known for base in type(given).__mro__)
+    return any((base.__module__, base.__name__) in known for base in given.__class__.__mro__)
 
 
 @dataclass(frozen=True, slots=True)

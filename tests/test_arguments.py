@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import OpenSSL.SSL
 import pytest
@@ -16,6 +18,7 @@ import pytest
 import hyperpool
 from hyperpool import Client, ConnectionPool, Limits, Request
 from hyperpool.arguments import flag, seconds, whole
+from hyperpool.policy.writing import body, merged, text
 from hyperpool.values import TlsSettings, as_socket_options
 
 # Nothing listens there, and nothing is to be sent.
@@ -56,7 +59,7 @@ REQUEST: dict[str, list[Any]] = {
         name: CLIENT[name]
         for name in ("headers", "params", "cookies", "auth", "timeout", "retries", "follow_redirects")
     },
-    "stream": NO_FLAG,
+    "stream": NO_FLAG[1:],
     "content": [5, True, 2.5, THING, [5], (b"x", THING), ["x"], {"a": 1}],
     "data": [5, True, THING, [5], [("a", "b", "c")], (b"x", 5)],
     "files": [5, True, "x", b"x", [5], ["ab"], THING, {"a": THING}],
@@ -167,10 +170,66 @@ def test_a_pair_is_named_by_its_type_alone() -> None:
     assert "a tuple among them is none" in str(caught.value) and "c2Vj" not in str(caught.value)
 
 
+class NumpyBool:
+    """As numpy.bool_: equal to a bool, and none."""
+
+    def __eq__(self, other: object) -> bool:
+        return other is True
+
+    def __hash__(self) -> int:
+        return hash(True)
+
+
+class Word(str, enum.Enum):
+    """An Enum of str, as there were before StrEnum; it calls itself by its member's name."""
+
+    JSON = "application/json"
+
+
+class FarError(ValueError):
+    """As pydantic's: not to be made with a message."""
+
+    def __init__(self) -> None:
+        super().__init__("made in a way of its own")
+
+
+class Strange(dict[str, int]):
+    def items(self) -> Any:
+        raise FarError
+
+
 def test_what_is_meant_is_taken() -> None:
-    assert flag("x", 1) is True and flag("x", 0) is False
+    assert flag("x", 1) is True and flag("x", 0) is False and flag("x", NumpyBool()) is True
     assert whole("x", 3, least=3) == 3
     assert seconds("x", -0.5) == -0.5 and seconds("x", 2) == 2
+
+
+def test_an_enum_of_str_is_what_it_stands_for() -> None:
+    assert merged((), {"Accept": Word.JSON}) == (("Accept", "application/json"),)
+    assert type(text(Word.JSON)) is str
+
+
+@pytest.mark.parametrize("files", [{}, [], (), {}.items(), iter(())], ids=lambda files: type(files).__name__)
+def test_no_files_are_no_form_with_files(files: Any) -> None:
+    assert body(None, {"a": "1"}, None, files) == (b"a=1", "application/x-www-form-urlencoded")
+
+
+def test_an_error_of_what_is_no_json_may_have_any_shape() -> None:
+    with pytest.raises(ValueError, match="json= cannot be sent: made in a way of its own") as caught:
+        body(None, None, Strange(a=1), None)
+    assert type(caught.value) is ValueError and isinstance(caught.value.__cause__, FarError)
+
+
+def test_stream_may_be_none_as_for_requests(client: Client) -> None:
+    with pytest.raises(hyperpool.ConnectError):
+        client.request("GET", URL, stream=None, retries=0)
+
+
+def test_what_stands_in_for_one_of_ours_is_taken() -> None:
+    pool = mock.Mock(spec=ConnectionPool)
+    assert Client(pool=pool).pool is pool
+    context = mock.Mock(spec=ssl.SSLContext)
+    assert TlsSettings(context).verify is context
 
 
 @pytest.mark.parametrize("context", [ssl.create_default_context(), OpenSSL.SSL.Context(OpenSSL.SSL.TLS_CLIENT_METHOD)])

@@ -36,7 +36,7 @@ def in_turn(step: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P],
 
     The mark is set in one operation, with and without a GIL, and taken away by the last one: behind that there is
     nothing of ours. Where the step is interrupted the mark stays, and who reads on is told; but the source of the body
-    takes it away where it was interrupted before it had given anything.
+    takes it away where it ended before it had given anything; from then on another thread may have one there.
     """
 
     @functools.wraps(step)
@@ -47,10 +47,11 @@ def in_turn(step: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P],
         try:
             made = step(self, *args, **kwargs)
         except (HyperpoolError, StopIteration, TypeError, ValueError):  # a part of reading, or of a wrong call
-            self._reading.pop("by", None)
+            if self._reading.get("by") in (mark, TORN):
+                del self._reading["by"]
             raise
         except BaseException:
-            if "by" in self._reading:
+            if self._reading.get("by") is mark:
                 self._reading["by"] = TORN
             raise
         # Neither of these two calls anything, so no signal is looked for behind the first one.

@@ -138,18 +138,24 @@ def _lock(file: BinaryIO) -> None:
         return
 
 
+def _unlock(descriptor: int) -> None:
+    with contextlib.suppress(OSError, ImportError):  # as in `_lock`
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def _close(file: BinaryIO) -> None:
     """Close, and then unlock: not by the close alone, since a child that was forked meanwhile has a copy of the
     descriptor, which would keep the lock for as long as it lives."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, ImportError):  # no descriptor is left for it, or there are no such locks
-            import fcntl
-
-            own = os.dup(file.fileno())
-            stack.callback(os.close, own)
-            stack.callback(fcntl.flock, own, fcntl.LOCK_UN)
-        with contextlib.suppress(OSError):
-            file.close()
+    own = None
+    with contextlib.suppress(OSError):  # no descriptor is left for it
+        own = os.dup(file.fileno())
+    with contextlib.suppress(OSError):
+        file.close()
+    if own is not None:
+        _unlock(own)
+        os.close(own)
 
 
 def validator_of(headers: Any) -> str | None:

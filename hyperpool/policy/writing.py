@@ -84,9 +84,11 @@ def without(headers: Headers, unwanted: frozenset[str]) -> Headers:
 
 def text(given: Any) -> str:
     """A header name or value as str. Raises LocalProtocolError for what is neither str, bytes nor int."""
+    if isinstance(given, str):
+        return str.__str__(given)  # what an Enum of str stands for, not the name of its member
     if isinstance(given, bytes):
         return given.decode("latin-1")
-    if isinstance(given, (str, int)) and not isinstance(given, bool):
+    if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     raise LocalProtocolError(f"a header name or value must be str or bytes, not {type(given).__name__}")
 
@@ -147,8 +149,8 @@ def _with_query(url: str, given: str | Pairs) -> str:
 
 def body(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str | None]:
     """The content to send and the type to declare for it. Raises LocalProtocolError for what contradicts itself."""
-    if files is not None and files not in ({}, [], ()):
-        return _multipart(content, data, json, files)
+    if files is not None and (parts := arguments.pairs("files", files)):
+        return _multipart(content, data, json, parts)
     if json is not None and data is not None and not data:
         data = None  # an empty form says nothing, as in requests and httpx
     if (content is not None) + (data is not None) + (json is not None) > 1:
@@ -166,7 +168,9 @@ def _json(given: Any) -> bytes:
     try:
         return json.dumps(given, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise type(error)(f"json= cannot be sent: {error}") from error
+        # One of the two, not the error's own class: a value's may have to be made in another way.
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"json= cannot be sent: {error}") from error
 
 
 def _urlencoded(fields: Pairs) -> str:
@@ -184,7 +188,7 @@ def is_form(data: Any) -> bool:
     )
 
 
-def _multipart(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str]:
+def _multipart(content: Any, data: Any, json: Any, files: Pairs) -> tuple[Any, str]:
     from hyperpool.policy.multipart import Multipart
 
     if content is not None or json is not None:
@@ -192,7 +196,7 @@ def _multipart(content: Any, data: Any, json: Any, files: Any) -> tuple[Any, str
     if data is not None and not is_form(data):
         raise LocalProtocolError("beside files=, data= must be form fields: a mapping or (name, value) pairs")
     fields = [] if data is None else list(_fields(arguments.pairs("data", data)))
-    made = Multipart(fields, arguments.pairs("files", files))
+    made = Multipart(fields, files)
     return made, made.content_type
 
 

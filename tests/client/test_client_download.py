@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -361,6 +362,19 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(target: Path) 
     partial.leave()
     Partial(target, "https://a.test/").leave()
     os.close(childs)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_a_file_system_without_locks_is_none_to_fail_on(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def flock(*args: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    open_here = len(os.listdir("/dev/fd"))
+    Partial(target, "https://a.test/").leave()
+    assert len(os.listdir("/dev/fd")) == open_here
 
 
 def test_a_failure_keeps_the_file_that_was_there(kit: Kit, target: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from handoff_kit import Thread, Waiters, make_response, open_pipe, streaming
 
-from hyperpool.errors import LocalProtocolError, ResponseClosed
+from hyperpool.errors import ConnectionLost, LocalProtocolError, ResponseClosed
 from hyperpool.handoff.response import Response
 
 READS: dict[str, Callable[[Response], Any]] = {
@@ -50,6 +50,39 @@ def test_an_iterator_that_two_threads_share_gives_each_piece_to_one_of_them() ->
     assert next(pieces) == b"second"
     pipe.finish([])
     assert list(pieces) == []
+
+
+class Contested(dict[str, Any]):
+    """Where another thread begins its turn as soon as it can."""
+
+    OTHER = (-1,)
+
+    def pop(self, *args: Any) -> Any:
+        found = super().pop(*args)
+        if found != self.OTHER:
+            self["by"] = self.OTHER
+        return found
+
+
+@pytest.mark.parametrize("error", [ConnectionLost("gone", processed="maybe"), KeyboardInterrupt()], ids=type)
+def test_who_fails_takes_the_turn_from_nobody_who_has_begun_meanwhile(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = open_pipe()
+    response = streaming(pipe)
+    response._reading = reading = Contested()
+    monkeypatch.setattr(pipe, "_take_locked", raising(error))
+    pipe.feed(b"there")
+    with pytest.raises(type(error)):
+        response.read(1)
+    assert reading == {"by": Contested.OTHER}
+
+
+def raising(error: BaseException) -> Callable[[], bytes]:
+    def take() -> bytes:
+        raise error
+
+    return take
 
 
 def test_content_is_one_step_so_that_nobody_takes_a_part_of_it() -> None:

@@ -52,12 +52,14 @@ def _is_skipped(name: str, value: str) -> bool:
 
 
 def _text(given: Any) -> str:
+    if isinstance(given, str):
+        return str.__str__(given)  # what an Enum of str stands for, as in urllib3
     if isinstance(given, bytes):
         return given.decode("latin-1")
-    if not isinstance(given, (str, int)):
-        # As http.client has it: None is nothing that a server should read.
-        raise TypeError(f"a header is str, bytes or int, not {given!r}")
-    return str(given)
+    if isinstance(given, int):
+        return str(given)
+    # As http.client has it: None is nothing that a server should read.
+    raise TypeError(f"a header is str, bytes or int, not {given!r}")
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------
