@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import mimetypes
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,19 +33,18 @@ class Multipart:
     Used by one request at a time, since its files have one position each. ``length_bytes`` is None where a file does
     not tell its size.
 
-    ``fields``: (name, value) pairs. ``files``: a mapping by field name, or pairs: a binary file, bytes or str, or a
+    ``fields``: (name, value) pairs. ``files``: (name, file) pairs, each with a binary file, bytes or str, or a
     tuple (filename, file), (filename, file, content type), (filename, file, content type, headers). Where neither the
     tuple nor its headers name a type, it is guessed by the filename; without a filename there is none.
     """
 
-    def __init__(self, fields: Iterable[tuple[Any, Any]], files: Any) -> None:
+    def __init__(self, fields: Iterable[tuple[Any, Any]], files: Iterable[tuple[Any, Any]]) -> None:
         boundary = os.urandom(16).hex()
         self.content_type = f"multipart/form-data; boundary={boundary}"
         self._delimiter = f"--{boundary}\r\n".encode()
         self._end = f"--{boundary}--\r\n".encode()
-        pairs = files.items() if isinstance(files, Mapping) else files
         self._parts = [_field_part(name, value) for name, value in fields]
-        self._parts += [_file_part(name, given) for name, given in pairs]
+        self._parts += [_file_part(name, given) for name, given in files]
 
     @property
     def length_bytes(self) -> int | None:

@@ -139,7 +139,7 @@ def test_names_are_kept_from_breaking_out_of_their_header(kit: Kit) -> None:
 
 @pytest.mark.parametrize("headers", [{"X-A": "1\r\nX-B: 2"}, {"X\r\nY": "1"}])
 def test_a_header_of_a_part_cannot_smuggle_another(kit: Kit, headers: Any) -> None:
-    raised(hyperpool.LocalProtocolError, lambda: Multipart([], {"f": ("a", b"x", "text/plain", headers)}))
+    raised(hyperpool.LocalProtocolError, lambda: Multipart([], [("f", ("a", b"x", "text/plain", headers))]))
 
 
 WRONG: dict[str, dict[str, Any]] = {
