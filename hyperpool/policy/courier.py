@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from hyperpool.errors import HyperpoolError, PoolClosed
+from hyperpool.handoff.deadlines import LONGEST_SLEEP_S
 from hyperpool.handoff.inbox import until_there_is_memory
 from hyperpool.handoff.loop_thread import enter_loop_thread, may_join
 
@@ -113,7 +114,7 @@ class Courier:
                 if not self._due and now >= idle_at:
                     self._thread = None
                     return None
-                self._cond.wait((self._due[0][0] if self._due else idle_at) - now)
+                self._cond.wait(min((self._due[0][0] if self._due else idle_at) - now, LONGEST_SLEEP_S))
             return None
 
     def _fail_the_rest(self) -> None:

@@ -133,7 +133,7 @@ class Retries:
         stand_in = _as_urllib3(error)
         if stand_in is None or not self._count(method, url, error=stand_in):
             return None
-        return float(self._retry.get_backoff_time())
+        return _seconds(self._retry.get_backoff_time())
 
     def begin_anew(self) -> None:
         """The last attempt got somewhere: what comes now is no repetition of it, and need not wait for long."""
@@ -156,7 +156,7 @@ class Retries:
                 wait_s = self._retry.get_retry_after(response)  # type: ignore[arg-type]
             except (InvalidHeader, OverflowError, ValueError):
                 wait_s = None  # neither seconds nor a date: as good as none
-        return float(wait_s or self._retry.get_backoff_time())
+        return _seconds(wait_s or self._retry.get_backoff_time())
 
     @property
     def left(self) -> Retry:
@@ -176,6 +176,11 @@ class Retries:
         except HTTPError:  # MaxRetryError, or the stand-in itself: not for this method
             return False
         return True
+
+
+def _seconds(wait_s: float) -> float:
+    """No more than threads can wait: a Retry of the caller's may have no bound of its own."""
+    return float(min(wait_s, threading.TIMEOUT_MAX))
 
 
 class _View:

@@ -106,6 +106,16 @@ def test_a_step_that_fails_is_told_to_whoever_waits_once_there_is_memory_for_tha
     courier.close()
 
 
+def test_a_step_that_is_due_in_ages_holds_up_no_other() -> None:
+    courier = Courier()
+    courier.put(Step(nothing, nothing), 1e20)
+    for _ in range(2):  # at the second one its thread has looked at what is left
+        done = threading.Event()
+        courier.put(Step(done.set, nothing))
+        assert done.wait(WAIT_S)
+    courier.close()
+
+
 def test_the_next_step_is_found_once_there_is_memory_for_looking(without_pauses: None) -> None:
     courier, ran = Courier(), threading.Event()
     courier._next = Short(courier._next)  # type: ignore[method-assign]

@@ -13,7 +13,7 @@ from client_support import H2_TLS, Kit, Wire, error_of, raised
 from urllib3.util import Retry
 
 import hyperpool
-from hyperpool.policy.retries import BURST, SHARE, TRICKLE_PER_S, RetryBudget
+from hyperpool.policy.retries import BURST, SHARE, TRICKLE_PER_S, Retries, RetryBudget
 from hyperpool.testing import Disconnect, Reply, Request, Reset, Silence
 from stage import WAIT_S, eventually, nobody
 
@@ -45,6 +45,14 @@ def in_turn(*answers: Any) -> Any:
         return body if answer == "echo" else answer
 
     return handle
+
+
+def test_no_wait_is_longer_than_a_thread_can_wait() -> None:
+    """A wait that no thread can make would raise in the caller, or end the courier of all."""
+    retries = Retries(Retry(3, backoff_factor=1e300, backoff_max=1e300))
+    error = hyperpool.ConnectError("refused")
+    waits = [retries.after_error(error, "GET", "https://a.test/") for _ in range(3)]
+    assert waits == [0.0, threading.TIMEOUT_MAX, threading.TIMEOUT_MAX]
 
 
 RETRY = Retry(3, status_forcelist=[500, 503], raise_on_status=False)

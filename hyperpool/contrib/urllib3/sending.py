@@ -54,7 +54,7 @@ def _is_skipped(name: str, value: str) -> bool:
 def _text(given: Any) -> str:
     if isinstance(given, str):
         return str.__str__(given)  # what an Enum of str stands for, as in urllib3
-    if isinstance(given, bytes):
+    if isinstance(given, (bytes, bytearray)):
         return given.decode("latin-1")
     if isinstance(given, int):
         return str(given)
