@@ -199,7 +199,9 @@ class Resolver:
         if flight is not None and not flight.done():  # else it was stranded: this thread had seemed not to start
             entry.settle(flight)
         with self._lock:
-            self._flights.pop(key, None)  # after that: where there was no memory for it, this is done again
+            # After that: where there was no memory for it, this is done again. By now it may be the next one's.
+            if flight is not None and self._flights.get(key) is flight:
+                del self._flights[key]
 
     def _answer_locked(self, key: Key, addresses: tuple[Address, ...], cause: BaseException | None) -> _Entry:
         if addresses:

@@ -42,14 +42,14 @@ _OUTGOING_BYTES = 81_920
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
 
 # set_alpn_protocols() works on the context alone: two configurations may share one, so "set, wrap, take back" is one
-# step for the whole process. Held for about 50 us per dial.
-_alpn_lock = threading.Lock()
+# step for the whole process. Held for about 50 us per dial. Re-entrant: callers take it, too, in `wrap`.
+_alpn_lock = threading.RLock()
 
 
 @in_child
 def _renew_lock_in_child() -> None:
     global _alpn_lock  # noqa: PLW0603 - one for the whole process, and a dial may have held it when that forked
-    _alpn_lock = threading.Lock()
+    _alpn_lock = threading.RLock()
 
 
 class TlsConfig:

@@ -14,6 +14,7 @@ import pytest
 
 import hyperpool
 from hyperpool import default
+from hyperpool.engine import trust
 from hyperpool.policy.cookies import Cookies
 from hyperpool.policy.defaults import DefaultHeaders
 from hyperpool.policy.retries import RetryBudget
@@ -113,6 +114,21 @@ def test_headers_within_other_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults, "merged", merged)
     headers.update({"outer": "1"})
     assert headers["outer"] == "1"
+
+
+def test_a_socket_of_ones_own_within_the_wrapping_of_another() -> None:
+    wrapped: list[str] = []
+    finalize = Once(lambda: trust.wrap(context, sock, "inner"))
+
+    class Context:
+        def wrap_socket(self, sock: Any, *, server_hostname: str, **_: Any) -> Any:
+            finalize()
+            wrapped.append(server_hostname)
+
+    context: Any = Context()
+    sock: Any = None
+    trust.wrap(context, sock, "outer")
+    assert wrapped == ["inner", "outer"]
 
 
 def test_the_process_wide_client_within_its_making(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,16 @@ def test_a_thread_that_runs_although_its_start_failed_is_no_trouble(monkeypatch:
     assert not resolver._flights
 
 
+def test_who_lands_takes_no_later_flight_away() -> None:
+    """Two threads ask where the first one had seemed not to start; nobody would land what one of them took away."""
+    resolver, later = Names(a_test=["192.0.2.1"]).resolver(), Future[Any]()
+    key = ("a.test", 443)
+    flight = resolver._flights[key] = Future()
+    flight.add_done_callback(lambda _: resolver._flights.update({key: later}))
+    resolver._ask(key)
+    assert flight.done() and resolver._flights == {key: later}
+
+
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_an_answer_is_told_once_there_is_memory_for_it(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Else all who ask for this name would wait for it, now and later."""
