@@ -90,9 +90,15 @@ def waiting_at(condition: Any, call: Callable[[], Any], in_thread: Callable[...,
     """Who has made this call, and waits at this condition for what comes of it: as the thread that has forked, where
     that was in a signal handler."""
     waiter = in_thread(call)
-    while not condition._waiters:
+    while not is_waited_at(condition):
         waiter.join(0.001)
     return waiter
+
+
+def is_waited_at(condition: Any) -> bool:
+    """Whether somebody waits there, and has let go of its lock: who comes enters his name while he holds it yet."""
+    with condition:
+        return bool(condition._waiters)
 
 
 def test_who_has_forked_while_waiting_for_a_future_is_told(in_thread) -> None:
@@ -113,7 +119,7 @@ WAYS_TO_WAIT: list[Callable[..., Any]] = [
 def test_and_while_waiting_for_several(in_thread, wait_for: Callable[..., Any]) -> None:
     future: LoopFuture[str] = LoopFuture()
     waiter = in_thread(lambda: wait_for(future))
-    while not future._waiters or not future._waiters[0].event._cond._waiters:
+    while not future._waiters or not is_waited_at(future._waiters[0].event._cond):
         waiter.join(0.001)
     future.abandon_in_child(LOST)
     waiter.value()
