@@ -139,8 +139,9 @@ class _Waiting(selectors.DefaultSelector):
         self._clockwork = clockwork
 
     def select(self, timeout: float | None = None) -> Any:
+        waits = timeout is None or self._connects_to_this_machine()  # asked first: the answer may come in between
         ready = super().select(0)
-        if not ready and (timeout is None or self._connects_to_this_machine()):
+        if not ready and waits:
             return super().select(None)
         self._clockwork.now += 0 if ready else timeout or 0
         return ready
