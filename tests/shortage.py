@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ _OURS = str(Path(hyperpool.__file__).parent)
 class Shortage:
     """Runs calls on this thread, in which memory runs out once: at the Nth line of all.
 
-    ``struck``: whether there were as many lines. Finalizers are spared: nobody could be told by one.
+    ``struck``: whether there were as many lines. Finalizers are spared: nobody could be told by one. Nor are those of
+    what other tests have left run meanwhile: what a weak reference calls has no name by which it could be spared.
     """
 
     def __init__(self, at: int) -> None:
@@ -24,11 +26,13 @@ class Shortage:
 
     def run(self, call: Callable[[], Any]) -> Any:
         before = sys.gettrace()
+        gc.disable()
         sys.settrace(self._enter)
         try:
             return call()
         finally:
             sys.settrace(before)
+            gc.enable()
 
     def _enter(self, frame: Any, event: str, arg: Any) -> Any:
         return self._trace if frame.f_code.co_filename.startswith(_OURS) and not _is_finalizing(frame) else None
