@@ -96,7 +96,7 @@ def _is_connected(name: str, port: int) -> bool:
     try:
         if not os.readlink(f"{_FDS}/{name}").startswith("socket:"):
             return False
-        with socket.socket(fileno=os.dup(int(name))) as sock:
+        with _copy_of(int(name)) as sock:
             if sock.family != socket.AF_INET or sock.getpeername()[1] != port:
                 return False
             poll = select.poll()
@@ -104,6 +104,15 @@ def _is_connected(name: str, port: int) -> bool:
             return not poll.poll(0)
     except OSError:  # closed meanwhile, or not connected
         return False
+
+
+def _copy_of(fd: int) -> socket.socket:
+    copy = os.dup(fd)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:  # another thread has closed it, and opened something else
+        os.close(copy)
+        raise
 
 
 def stands_in(thread: threading.Thread, *functions: str) -> bool:
