@@ -118,10 +118,10 @@ def test_a_thread_that_cannot_be_started_is_a_name_resolution_error(
         raise refusal
 
     resolver = Names(a_test=["192.0.2.1"]).resolver()
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    flight = resolver.lookup("a.test", 443)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        flight = resolver.lookup("a.test", 443)
     assert isinstance(flight.exception(timeout=0), NameResolutionError)
-    monkeypatch.undo()
     assert resolver.resolve("a.test", 443), "nobody waits for a thread that is not there"
 
 
