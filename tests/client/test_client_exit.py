@@ -71,12 +71,16 @@ STATES = {
             return second
     """,
     "in a done-callback": """
-        inside = threading.Event()
+        added, inside = threading.Event(), threading.Event()
         def callback(_):
             inside.set()
             threading.Event().wait()
+        def body():
+            added.wait(30)  # one that is added to a Future that is done runs, and stays, in the thread that adds it
+            yield b"body"
         def begin():
-            client.submit("GET", origin + "/bytes/3").add_done_callback(callback)
+            client.submit("POST", origin + "/echo", content=body()).add_done_callback(callback)
+            added.set()
             inside.wait(30)
             return client.submit("GET", origin + "/bytes/4")
     """,
