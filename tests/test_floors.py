@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import hyperpool
+from stage import WAIT_S
 
 PACKAGE = Path(hyperpool.__file__).parent
 
@@ -244,7 +245,9 @@ def loaded_by(statement: str) -> tuple[list[str], int]:
     """The modules that are loaded, and the number of threads that run, after a statement in a fresh interpreter."""
     show = "print(json.dumps([sorted(sys.modules), threading.active_count()]))"
     program = f"import json, sys, threading; {statement}; {show}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=2 * WAIT_S
+    )
     modules, threads = json.loads(done.stdout)
     return modules, threads
 

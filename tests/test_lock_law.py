@@ -20,6 +20,7 @@ import pytest
 
 import hyperpool
 from hyperpool.testing import Server, pattern
+from stage import WAIT_S
 from stress.lock_watch import LockWatch
 
 PACKAGE = Path(hyperpool.__file__).parent
@@ -250,15 +251,15 @@ def test_a_watched_condition_waits_and_wakes() -> None:
     def wait() -> None:
         with room.second:
             started.set()
-            woken.append(room.second.wait(10))
+            woken.append(room.second.wait(WAIT_S))
 
     started = threading.Event()
     waiter = threading.Thread(target=wait)
     waiter.start()
-    started.wait(10)
+    started.wait(WAIT_S)
     with room.second:  # free only once the waiter sleeps in it
         room.second.notify_all()
-    waiter.join(10)
+    waiter.join(WAIT_S)
     assert woken == [True]
     watch.check()
 
@@ -283,7 +284,7 @@ def test_other_peoples_locks_are_left_alone() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("http2", [True, False], ids=["h2", "h1"])
 def test_a_busy_client_never_takes_a_lock_under_another(lock_watch: LockWatch, http2: bool) -> None:
-    with Server() as server, hyperpool.Client(verify=server.ca_pem, http2=http2, timeout=30) as client:
+    with Server() as server, hyperpool.Client(verify=server.ca_pem, http2=http2, timeout=WAIT_S) as client:
 
         def work(seed: int) -> None:
             assert client.get(server.url(f"/bytes/{seed * 1000}")).content == pattern(seed * 1000)
@@ -301,7 +302,11 @@ def test_a_busy_client_never_takes_a_lock_under_another(lock_watch: LockWatch, h
 
 def test_a_pool_that_makes_room_for_an_origin_takes_one_lock_at_a_time(lock_watch: LockWatch) -> None:
     limits = hyperpool.Limits(max_origins=1)
-    with Server(tls=False) as one, Server(tls=False) as other, hyperpool.Client(limits=limits, timeout=30) as client:
+    with (
+        Server(tls=False) as one,
+        Server(tls=False) as other,
+        hyperpool.Client(limits=limits, timeout=WAIT_S) as client,
+    ):
         for server in (one, other, one):
             assert client.get(server.url("/bytes/1")).status_code == 200
 

@@ -332,7 +332,7 @@ def test_the_functions_use_the_process_wide_client(kit: Kit) -> None:
 @pytest.mark.slow
 def test_importing_hyperpool_loads_no_asyncio() -> None:
     program = "import sys, hyperpool; sys.exit('asyncio' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", program], timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=2 * WAIT_S).returncode == 0
 
 
 @pytest.mark.slow
@@ -355,4 +355,4 @@ def test_the_first_request_of_a_process_imports_on_another_thread() -> None:
         asyncio.run(ask())
         sys.exit(any(seen) or not seen)
     """
-    assert subprocess.run([sys.executable, "-c", program], timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", program], timeout=2 * WAIT_S).returncode == 0

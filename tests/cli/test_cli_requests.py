@@ -15,6 +15,7 @@ from cli_support import Done, Kit, seen_of, standard_input
 from hyperpool.cli import content
 from hyperpool.testing import pattern
 from proxy_kit import SocksProxy, TunnelProxy
+from stage import WAIT_S
 
 
 def sent(kit: Kit, *words: str, path: str = "/", **options: Any) -> dict[str, Any]:
@@ -305,7 +306,7 @@ class TestStandardInput:
         server = kit.server()
         with (tmp_path / "body").open("rb") as file:
             child = kit.spawn("-v", server.url("/sha256"), stdin=file)
-            out, _ = child.communicate(timeout=30)
+            out, _ = child.communicate(timeout=2 * WAIT_S)
         assert f"content-length: {size}\n".encode() in out
         assert f'"length": {size}'.encode() in out
 
@@ -313,7 +314,7 @@ class TestStandardInput:
         (tmp_path / "body").touch()
         server = kit.server()
         with (tmp_path / "body").open("rb") as file:
-            out, _ = kit.spawn(server.url("/"), stdin=file).communicate(timeout=30)
+            out, _ = kit.spawn(server.url("/"), stdin=file).communicate(timeout=2 * WAIT_S)
         assert json.loads(out)["method"] == "GET"
 
     def test_a_pipe_that_stays_silent_is_explained(self, monkeypatch: pytest.MonkeyPatch) -> None:

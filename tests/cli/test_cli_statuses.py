@@ -15,7 +15,7 @@ from cli_support import Kit, seen_of
 from hyperpool import errors
 from hyperpool.cli.statuses import Status, of_error
 from hyperpool.testing import CertificateAuthority, Reply, Request, Silence
-from stage import nobody
+from stage import WAIT_S, nobody
 
 
 class TestCheckStatus:
@@ -117,7 +117,7 @@ class TestProcess:
         assert child.stderr is not None
         child.stdout.read(10)
         child.stdout.close()
-        assert (child.stderr.read(), child.wait(30)) == (b"", Status.PIPE_CLOSED)
+        assert (child.stderr.read(), child.wait(WAIT_S)) == (b"", Status.PIPE_CLOSED)
 
     def test_sigint_ends_it_with_130(self, kit: Kit) -> None:
         asked = threading.Event()
@@ -127,9 +127,9 @@ class TestProcess:
             return Silence()
 
         child = kit.spawn(kit.server(handler).url("/"))
-        assert asked.wait(30)
+        assert asked.wait(WAIT_S)
         child.send_signal(signal.SIGINT)
-        assert child.communicate(timeout=30) == (b"", b"hyperpool: interrupted\n")
+        assert child.communicate(timeout=2 * WAIT_S) == (b"", b"hyperpool: interrupted\n")
         assert child.returncode == 130
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
@@ -143,5 +143,5 @@ class TestProcess:
         import shlex
 
         command = f"{shlex.join(kit.command(kit.server(seen_of).url('/')))} {closed}"
-        done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=30)
+        done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=2 * WAIT_S)
         assert (done.returncode, b"Traceback" in done.stderr) == (status, False)

@@ -13,6 +13,7 @@ import pytest
 from cli_support import Kit, Terminal, seen_of
 
 from hyperpool.testing import Reply, Request, Silence, pattern
+from stage import WAIT_S
 
 pytestmark = [
     pytest.mark.slow,
@@ -174,6 +175,6 @@ def test_nothing_heavy_is_loaded_for_a_pipe(kit: Kit) -> None:
         [sys.executable, "-c", program, "--verify", kit.ca, kit.server().url("/")],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=30,
+        timeout=2 * WAIT_S,
     )
     assert done.stderr.decode() == "False\n"

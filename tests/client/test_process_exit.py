@@ -83,7 +83,7 @@ ENDS = {
         5,
         """
         client.submit("GET", origin + "/bytes/3").add_done_callback(lambda _: os._exit(5))
-        threading.Event().wait(10)
+        threading.Event().wait(75)  # never that long
         """,
     ),
     "SIGTERM": (-15, "client.get(origin + '/bytes/3'); os.kill(os.getpid(), signal.SIGTERM)"),

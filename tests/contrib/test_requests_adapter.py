@@ -482,7 +482,9 @@ def test_an_adapter_that_gives_a_source_address_connects_from_there(bench: Bench
 
 
 def run(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=2 * WAIT_S
+    )
     return done.stdout.strip()
 
 

@@ -468,7 +468,7 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", source],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=2 * WAIT_S,
         check=False,
     )
 

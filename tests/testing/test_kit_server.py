@@ -247,7 +247,7 @@ def test_close_leaves_no_thread_and_no_socket(in_thread) -> None:
 def test_importing_the_kit_does_not_import_pytest() -> None:
     code = "import sys, hyperpool.testing; sys.exit('pytest' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=30).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=2 * TIMEOUT_S).returncode == 0
 
 
 @pytest.mark.parametrize(
