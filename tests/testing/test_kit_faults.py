@@ -54,9 +54,13 @@ def test_a_fault_comes_after_so_many_bytes(n: int, is_streamed: bool) -> None:
 def test_a_truncated_http1_body_keeps_what_was_sent(client) -> None:
     headers = {"content-length": "100"}
     with Server(lambda request: Reply(headers=headers, body=bytes(60), fault=Disconnect())) as server:
+        received = 0
         with client(server, http2=False).stream("GET", server.url()) as response:
-            with pytest.raises(httpx.RemoteProtocolError, match="60 bytes"):
-                response.read()
+            # Over TLS Python 3.11.2, which is Debian's, has an error of its own for an end without close_notify.
+            with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError), match="60 bytes|(?i:eof)"):
+                for piece in response.iter_raw():
+                    received += len(piece)
+        assert received == 60
 
 
 def test_silence_holds_one_stream_and_no_other() -> None:

@@ -110,7 +110,7 @@ def test_only_a_polite_ending_sends_close_notify(ending: str) -> None:
             if ending == "close":
                 assert sock.recv(1) == b""
             else:
-                with pytest.raises(ssl.SSLEOFError):
+                with pytest.raises(ssl.SSLError, match="(?i)eof"):  # an SSLEOFError, but on Python 3.11.2
                     sock.recv(1)
     assert peer.errors == []
 
