@@ -35,7 +35,7 @@ from hyperpool.testing.service import Ending, Options, Service
 HANDLER_THREADS = 256
 
 # How long `close` waits for handlers. Only one that waits for something of the test's own can take any time.
-CLOSE_S = 5.0
+CLOSE_S = 20.0
 
 # How long other calls wait for what the server does at once. Only a machine with much else to do takes any time.
 PATIENCE_S = 30.0
