@@ -31,6 +31,9 @@ NEVER_WRITTEN = "the connection was lost before a byte of it was written"
 # Ciphertext that may wait before uploads pause: enough to fill a socket, little enough that a PING or a RST_STREAM does
 # not queue behind megabytes.
 BACKLOG_BYTES = 256 << 10
+# What a piece of an upload counts for at least, in a turn's share of the backlog: a turn of single bytes would keep
+# everybody else waiting for seconds.
+LEAST_PIECE_BYTES = 1 << 10
 # What uploads write at a time: below 128 KiB for the reason that `RECV_BYTES` has; more of it gained nothing.
 WRITE_BYTES = 64 << 10
 # One turn of the loop reads this much of a connection at most (1 MiB), so that another connection gets its turn.

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from hyperpool.engine.connection import BACKLOG_BYTES, WRITE_BYTES, Connection, Host, Life, may_repeat
+from hyperpool.engine.connection import (
+    BACKLOG_BYTES,
+    LEAST_PIECE_BYTES,
+    WRITE_BYTES,
+    Connection,
+    Host,
+    Life,
+    may_repeat,
+)
 from hyperpool.engine.expectations import CONTINUE, REFUSAL, Expectations
 from hyperpool.engine.http2 import Http2Connection
 from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError, RemoteProtocolError
@@ -166,7 +174,7 @@ class Http1Connection(Connection):
         while self._sending and not self._upload_parked and room_bytes > 0:
             assert self._exchange is not None
             piece_bytes = self._send_piece(self._exchange)
-            room_bytes -= piece_bytes
+            room_bytes -= max(piece_bytes, LEAST_PIECE_BYTES)
             unwritten_bytes += piece_bytes
             # Less than that goes out with the end of the turn: a small body of a wrong length does not go out at all.
             if unwritten_bytes >= WRITE_BYTES:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.answers import UnreadAnswers
-from hyperpool.engine.connection import BACKLOG_BYTES, WRITE_BYTES, Connection, Host, Life
+from hyperpool.engine.connection import BACKLOG_BYTES, LEAST_PIECE_BYTES, WRITE_BYTES, Connection, Host, Life
 from hyperpool.engine.h2_streams import ON_STREAM, Stream, Streams
 from hyperpool.engine.h2_uploads import Uploads
 from hyperpool.engine.h2_windows import Windows
@@ -147,7 +147,7 @@ class Http2Connection(Connection):
                 self._streams.give_up(stream, piece.failure)
             elif piece.data or piece.last:
                 self._uploaded(stream.exchange, last=piece.last)
-            room_bytes -= len(piece.data)
+            room_bytes -= max(len(piece.data), LEAST_PIECE_BYTES)
             unsent_bytes += len(piece.data)
             if unsent_bytes >= WRITE_BYTES:
                 self._write_out()

@@ -142,16 +142,21 @@ class HandFed:
 
 
 class Endless:
-    """An upload that always has more, as a generator that is faster than the wire."""
+    """An upload that always has more, as a generator that is faster than the wire; ``taken`` counts its pieces."""
 
     length_bytes = None
     replayable = False
+
+    def __init__(self, most_bytes: int = 1 << 30) -> None:
+        self.taken = 0
+        self._most_bytes = most_bytes
 
     def open(self, *, notify: Callable[[], None], capacity_bytes: int) -> Endless:
         return self
 
     def take(self, max_bytes: int) -> Piece:
-        return Piece(bytes(max_bytes), last=False)
+        self.taken += 1
+        return Piece(bytes(min(max_bytes, self._most_bytes)), last=False)
 
     def abandon(self) -> None:
         pass

@@ -8,7 +8,7 @@ import pytest
 from engine_bench import CANCEL, NO_ERROR, Bench, Endless, HandFed
 from hyperframe.frame import DataFrame, WindowUpdateFrame
 
-from hyperpool.engine.connection import BACKLOG_BYTES
+from hyperpool.engine.connection import BACKLOG_BYTES, LEAST_PIECE_BYTES
 from hyperpool.engine.h2_uploads import TURN_BYTES
 from hyperpool.errors import HyperpoolError, LocalProtocolError, StreamReset
 
@@ -87,6 +87,26 @@ def test_a_request_is_not_kept_waiting_by_an_endless_upload(bench: Bench) -> Non
         bench.step()
         peer.carry()
     assert request.response.ok
+    upload.future.cancel()
+    bench.run()
+
+
+@pytest.mark.parametrize("http2", [True, False])
+def test_tiny_pieces_are_no_more_in_one_turn_than_small_ones(bench: Bench, http2: bool) -> None:
+    """A generator of single bytes gave a turn a quarter of a million of them: others waited for seconds."""
+    if http2:
+        bench.open_h2().grant(0, 1 << 20)
+    else:
+        bench.open_h1()
+    bench.run()
+    source = Endless(most_bytes=1)
+    upload = bench.submit(source=source)
+    before, turns = 0, []
+    for _ in range(5):
+        bench.step()
+        turns.append(source.taken - before)
+        before = source.taken
+    assert min(turns) > 0 and max(turns) <= BACKLOG_BYTES // LEAST_PIECE_BYTES
     upload.future.cancel()
     bench.run()
 
