@@ -163,6 +163,7 @@ class Interrupted(Endless):
     """An upload, before whose first piece the peer leaves: behind what this turn has read, before what it writes."""
 
     def __init__(self, leave: Callable[[], None]) -> None:
+        super().__init__()
         self._leaves = [leave]
 
     def take(self, max_bytes: int) -> Piece:
