@@ -42,8 +42,8 @@ MAX_AGE_S = 15.0
 # A request may end this much later than its timeout on a loaded machine.
 LATE_S = 3.0
 ERRORS_SHOWN = 15
-# Over HTTP/1.1 the server answers 400 to an upload of which the weather has let the end not through, and that may be
-# the one direction that was closed: then the client is told so, and nothing is counted.
+# Over HTTP/1.1 the server answers 400 to an upload that ends too early, as it does where the weather has closed that
+# direction alone: the client is told so, and nothing is counted.
 BROKEN_OFF = "400, as the upload broke off"
 
 
