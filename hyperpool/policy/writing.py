@@ -47,10 +47,10 @@ def merged(under: Headers, over: HeadersLike) -> Headers:
     """Header fields of both; a name in ``over`` replaces that name in ``under``, and None as its value removes it."""
     if over is None:
         return under
-    pairs = [(text(name), value) for name, value in arguments.pairs("headers", over)]
-    named = {name.lower() for name, _ in pairs}
+    given = pairs(over)
+    named = {name.lower() for name, _ in given}
     kept = tuple(pair for pair in under if pair[0].lower() not in named)
-    return kept + tuple((name, text(value)) for name, value in pairs if value is not None)
+    return kept + tuple((name, text(value)) for name, value in given if value is not None)
 
 
 def pairs(given: HeadersLike) -> list[tuple[str, Any]]:
