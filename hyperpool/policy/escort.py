@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import HyperpoolError, PoolClosed
+from hyperpool.handoff.futures import resolve
 from hyperpool.policy.courier import Step
 from hyperpool.policy.journey import Journey
 
@@ -151,13 +152,10 @@ class Escort:
         if self._over or future is None:
             return
         try:
-            if not future.set_running_or_notify_cancel():
-                _let_go(outcome)
-            elif isinstance(outcome, BaseException):
-                future.set_exception(outcome)
-            else:
-                assert outcome is not None, "a Future that was not cancelled has an outcome"
-                future.set_result(outcome)
+            if outcome is not None:
+                resolve(future, outcome)
+            elif future.set_running_or_notify_cancel():
+                raise AssertionError("a Future that was not cancelled has an outcome")
         finally:
             if future.done():  # else there was no memory for that, and it is owed its outcome still (L5)
                 self._set_down(future)
