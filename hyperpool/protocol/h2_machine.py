@@ -21,6 +21,9 @@ otherwise:
   decoded is a COMPRESSION_ERROR (4.3): h2 overlooks the one, and calls the other a PROTOCOL_ERROR.
 - DATA and WINDOW_UPDATE on a promised stream that has no head yet are connection errors (5.1): h2 ends that stream
   alone for the one, and takes the other.
+- A stream may end twice: with its head, and once more with a DATA frame of nothing. nginx (1.22) does it with an empty
+  body while its socket takes no more. 5.1 leaves it to us what comes of it; nobody's body is touched, so nobody's
+  request is to fail.
 """
 
 from __future__ import annotations
@@ -196,10 +199,18 @@ class Machine(h2.connection.H2Connection):
 
     def _receive_data_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         self._check_has_a_head(frame)
+        if not frame.flow_controlled_length and self._server_has_ended(frame.stream_id):
+            return [], []
         try:
             return super()._receive_data_frame(frame)
         except h2.exceptions.InvalidBodyLengthError as error:
             return [], self._break_stream(frame, error.expected_length, error.actual_length)
+
+    def _server_has_ended(self, stream_id: int) -> bool:
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.state_machine.state is h2.stream.StreamState.HALF_CLOSED_REMOTE:
+            return True
+        return stream_id <= self.highest_outbound_stream_id and self._stream_is_closed_by_end(stream_id)
 
     def _break_stream(self, frame: Any, declared: int, received: int) -> list[h2.events.Event]:
         """What this frame is, whose stream alone is at fault. h2 has taken it out of both windows, and no more."""

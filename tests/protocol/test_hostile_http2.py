@@ -202,6 +202,8 @@ CONNECTION_ERRORS: dict[str, tuple[bytes, int]] = {
     ),
     "F6 5.1 DATA on an idle stream": (frame(DATA, IDLE, b"x"), PROTOCOL_ERROR),
     "F6 5.1 DATA on an even idle stream": (frame(DATA, 2, b"x"), PROTOCOL_ERROR),
+    "F6 5.1 the end of an idle stream": (frame(DATA, IDLE, flags=END_STREAM), PROTOCOL_ERROR),
+    "F6 5.1 the end of an even idle stream": (frame(DATA, 2, flags=END_STREAM), PROTOCOL_ERROR),
     "F6 6.4 RST_STREAM on an idle stream": (frame(RST_STREAM, IDLE, u32(8)), PROTOCOL_ERROR),
     "F6 6.4 RST_STREAM on an even idle stream": (frame(RST_STREAM, 2, u32(8)), PROTOCOL_ERROR),
     "F6 5.1 WINDOW_UPDATE on an idle stream": (frame(WINDOW_UPDATE, IDLE, u32(1)), PROTOCOL_ERROR),
@@ -323,6 +325,8 @@ BORNE: dict[str, bytes] = {
     "F3 6.3 PRIORITY of 5 bytes": frame(PRIORITY, ASKED, b"\0\0\0\x03\1"),
     "F7 6.9 WINDOW_UPDATE behind the end": frame(WINDOW_UPDATE, DONE, u32(10)),
     "F7 5.1 RST_STREAM behind the end": frame(RST_STREAM, DONE, u32(0)),
+    "F7 5.1 a second end": frame(DATA, DONE, flags=END_STREAM) * 2,
+    "F7 5.1 DATA of nothing behind the end": frame(DATA, DONE),
     "F7 6.3 PRIORITY behind the end": frame(PRIORITY, DONE, b"\0\0\0\x03\1"),
     "F8 5.1 HEADERS on a stream that we have reset": head(OK, RESET),
     "F8 5.1 an interim head on a stream that we have reset": head([(":status", "103")], RESET) * 2,
@@ -921,6 +925,20 @@ def test_a_reset_of_a_stream_that_is_long_over_is_borne() -> None:
     codec._machine._open_streams(1)
     assert DONE not in codec._machine.streams
     assert outcome(codec, frame(RST_STREAM, DONE, u32(0)) + GOOD_ANSWER)[:2] == (ALL_OF_IT, "None")
+
+
+def test_an_answer_that_ends_twice_does_not_end_its_upload() -> None:
+    """F7: nginx ends an empty answer with its head, and with DATA once more where its socket was full meanwhile."""
+    codec = session()
+    twice = head(OK, UPLOADING, flags=END_HEADERS | END_STREAM) + frame(DATA, UPLOADING, flags=END_STREAM)
+    heard, failure, said = outcome(codec, twice)
+    assert (heard, failure, said) == ([events.Head(UPLOADING, 200, []), events.End(UPLOADING)], "None", b"")
+    codec.send(UPLOADING, b"the rest", end=True)
+    assert outcome(codec, frame(DATA, UPLOADING, flags=END_STREAM)) == (
+        [],
+        "None",
+        frame(DATA, UPLOADING, b"the rest", flags=1),
+    )
 
 
 def test_a_push_that_belongs_to_a_stream_that_we_have_reset_is_refused_and_its_answer_ignored() -> None:
