@@ -24,7 +24,7 @@ from hyperpool.protocol import events as ours
 from hyperpool.protocol.fields import head_fields_for_h2
 from hyperpool.protocol.frame_guard import FrameGuard
 from hyperpool.protocol.frame_log import frame_log
-from hyperpool.protocol.h2_machine import WrongLength
+from hyperpool.protocol.h2_machine import Malformed, WrongLength
 from hyperpool.protocol.h2_quick import QuickMachine
 from hyperpool.protocol.response_fields import parse_status
 
@@ -46,6 +46,8 @@ INITIAL_WINDOW_BYTES = 65_535
 # Pushes that may be under way on a connection: what common servers allow us in requests.
 MAX_PUSHES = 100
 HIGHEST_STREAM_ID = 2**31 - 1
+# Characters of what h2 says about a message: it repeats the whole of a field.
+MAX_REASON = 200
 
 
 def error_name(code: int) -> str:
@@ -266,6 +268,10 @@ class H2Codec:
             message = f"the server sent more than the {event.declared_bytes:,} bytes of a body that the head allows"
         events.append(ours.Broken(event.stream_id, RemoteProtocolError(f"{message} (RFC 9113 8.1.1)")))
 
+    def _on_malformed(self, event: Any, events: list[ours.Event]) -> None:
+        message = f"the server sent a malformed message: {event.reason[:MAX_REASON]} (RFC 9113 8.1.1)"
+        events.append(ours.Broken(event.stream_id, RemoteProtocolError(message)))
+
     def _on_goaway(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.GoAway(event.last_stream_id, int(event.error_code), event.additional_data or b""))
 
@@ -302,6 +308,7 @@ _TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
     h2.events.TrailersReceived: H2Codec._on_trailers,
     h2.events.StreamEnded: H2Codec._on_end,
     WrongLength: H2Codec._on_wrong_length,
+    Malformed: H2Codec._on_malformed,
     h2.events.StreamReset: H2Codec._on_reset,
     h2.events.ConnectionTerminated: H2Codec._on_goaway,
     h2.events.RemoteSettingsChanged: H2Codec._on_settings,

@@ -10,9 +10,9 @@ otherwise:
 - What still comes on a stream that we have reset is to be ignored (RFC 9113 5.1), but h2 answers each frame of it with
   one more RST_STREAM: a cancelled download of 1 MiB in flight makes a hundred, and servers count them as an attack
   (CVE-2023-44487). `Machine` sends the first. h2 also ends the connection for an interim head on such a stream.
-- A body that is not as long as its head declares breaks its own stream (8.1.1, 5.4.2), but h2 ends the connection. A
-  head or trailers that end a message too early are a complete response to it, and of 204 and 304 it awaits the length
-  that another response would have.
+- A malformed message breaks its own stream (8.1.1, 5.4.2), but h2 ends the connection, and with it what everybody else
+  waits for. It overlooks a head or trailers that end a message too early, and of 204 and 304 it awaits the length that
+  another response would have.
 - A push that belongs to a stream that we have reset is refused by h2 and forgotten: its response, in flight already,
   then looks like a request of the server's and ends the connection. `Machine` remembers it.
 - h2 remembers how each of the last 65,536 streams ended: 150 bytes for each, 10 MiB for each busy connection. `Machine`
@@ -75,7 +75,7 @@ class _Decoder(MemoDecoder):
             return super().decode(data, raw)
         except hpack.OversizedHeaderListError:
             raise  # h2's answer to this one is right: ENHANCE_YOUR_CALM
-        except hpack.HPACKError as error:
+        except (hpack.HPACKError, IndexError, TypeError, UnicodeDecodeError) as error:  # those that h2 expects
             raise _CompressionError(f"a header block cannot be decoded: {error!r}") from error
 
 
@@ -86,6 +86,14 @@ class WrongLength(h2.events.Event):
     stream_id: int
     declared_bytes: int
     received_bytes: int
+
+
+@dataclass(slots=True)
+class Malformed(h2.events.Event):
+    """A head or trailers, or DATA without a head, that no message can have (RFC 9113 8.1.1). Its stream was reset."""
+
+    stream_id: int
+    reason: str
 
 
 class _Ended(dict[int, Any]):
@@ -186,7 +194,11 @@ class Machine(h2.connection.H2Connection):
         known = self.streams.get(frame.stream_id)
         # h2 forgets it when trailers come.
         declared = None if known is None else known._expected_content_length
-        frames, heard = super()._receive_headers_frame(frame)
+        try:
+            frames, heard = super()._receive_headers_frame(frame)
+        except h2.exceptions.ProtocolError as error:
+            frames, malformed = self._break_message(known, error)
+            return frames, [malformed]
         stream, first = self.streams[frame.stream_id], heard[0]
         if isinstance(first, h2.events.ResponseReceived):
             if first.headers[0][1] in (b"204", b"304"):
@@ -204,7 +216,10 @@ class Machine(h2.connection.H2Connection):
         try:
             return super()._receive_data_frame(frame)
         except h2.exceptions.InvalidBodyLengthError as error:
-            return [], self._break_stream(frame, error.expected_length, error.actual_length)
+            return [], self._break_body(frame, error.expected_length, error.actual_length)
+        except h2.exceptions.ProtocolError as error:
+            frames, malformed = self._break_message(self.streams.get(frame.stream_id), error)
+            return frames, [_taken(frame, b""), malformed]
 
     def _server_has_ended(self, stream_id: int) -> bool:
         stream = self.streams.get(stream_id)
@@ -212,7 +227,23 @@ class Machine(h2.connection.H2Connection):
             return True
         return stream_id <= self.highest_outbound_stream_id and self._stream_is_closed_by_end(stream_id)
 
-    def _break_stream(self, frame: Any, declared: int, received: int) -> list[h2.events.Event]:
+    def _break_message(self, stream: Any, error: h2.exceptions.ProtocolError) -> tuple[list[Any], Malformed]:
+        """The reset and the event for a stream whose message h2 has refused; raises where more is at fault.
+
+        That is what h2 has a class of its own for, and what came on no stream.
+        """
+        if stream is None or error.__class__ is not h2.exceptions.ProtocolError or not self._goes_on():
+            raise error
+        # By hand: h2 may have closed it for what it raised, and then resets no more, nor knows by what it was closed.
+        state = stream.state_machine
+        state.state, state.stream_closed_by = h2.stream.StreamState.CLOSED, h2.stream.StreamClosedBy.SEND_RST_STREAM
+        reset = RstStreamFrame(stream.stream_id, error_code=int(h2.errors.ErrorCodes.PROTOCOL_ERROR))
+        return [reset], Malformed(stream.stream_id, str(error))
+
+    def _goes_on(self) -> bool:
+        return self.state_machine.state is h2.connection.ConnectionState.CLIENT_OPEN
+
+    def _break_body(self, frame: Any, declared: int, received: int) -> list[h2.events.Event]:
         """What this frame is, whose stream alone is at fault. h2 has taken it out of both windows, and no more."""
         too_much = received > declared
         if too_much:
@@ -220,12 +251,7 @@ class Machine(h2.connection.H2Connection):
             self.reset_stream(frame.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
         else:
             self.streams[frame.stream_id].state_machine.process_input(h2.stream.StreamInputs.RECV_END_STREAM)
-        piece = h2.events.DataReceived(
-            stream_id=frame.stream_id,
-            data=b"" if too_much else frame.data,
-            flow_controlled_length=frame.flow_controlled_length,
-        )
-        return [piece, WrongLength(frame.stream_id, declared, received)]
+        return [_taken(frame, b"" if too_much else frame.data), WrongLength(frame.stream_id, declared, received)]
 
     def _receive_window_update_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         self._check_has_a_head(frame)
@@ -274,3 +300,10 @@ class Machine(h2.connection.H2Connection):
         event.last_stream_id = frame.last_stream_id
         event.additional_data = frame.additional_data or None
         return [], [event]
+
+
+def _taken(frame: Any, data: bytes) -> h2.events.DataReceived:
+    """A DATA frame that was taken out of the windows, and as much of its content as somebody may have."""
+    return h2.events.DataReceived(
+        stream_id=frame.stream_id, data=data, flow_controlled_length=frame.flow_controlled_length
+    )

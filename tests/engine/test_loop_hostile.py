@@ -136,6 +136,48 @@ class TestMessages:
         assert (type(bad.error), good.response.content) == (RemoteProtocolError, b"here")
         assert peer.seen[1].reset_code == PROTOCOL_ERROR
 
+    @pytest.mark.parametrize("end", [False, True])
+    def test_a_head_that_is_none_fails_alone(self, bench: Bench, end: bool) -> None:
+        """M5: one program behind a server must not cost others what they have asked of another."""
+        peer = bench.open_h2()
+        bad, posted = bench.submit("/bad"), bench.submit("/posted", method="POST")
+        bench.run()
+        peer.head(1, 200, [("connection", "close")], end=end)
+        bench.run()
+        peer.respond(3, body=b"here")
+        bench.run()
+        assert (type(bad.error), posted.response.content) == (RemoteProtocolError, b"here")
+        assert "Connection-specific header field" in str(bad.error)
+        assert (peer.seen[1].reset_code, peer.goaway) == (PROTOCOL_ERROR, None)
+
+    def test_trailers_that_are_none_fail_their_own_body(self, bench: Bench) -> None:
+        """M7: what came before is read, then the error."""
+        peer, call, good = bench.open_h2(), bench.submit(stream=True), bench.submit("/good")
+        bench.run()
+        peer.head(1, 200)
+        peer.data(1, b"abc")
+        peer.trailers(1, [("connection", "close")])
+        peer.respond(3, body=b"here")
+        bench.run()
+        pieces = call.response.iter_raw()
+        assert (next(pieces), good.response.content) == (b"abc", b"here")
+        with pytest.raises(RemoteProtocolError, match="malformed message"):
+            next(pieces)
+
+    def test_a_body_before_its_head_fails_alone_and_its_credit_comes_back(self, make_bench: MakeBench) -> None:
+        """M7, RFC 9113 6.9."""
+        bench = make_bench(stream_window_bytes=65_535, connection_window_bytes=65_535)
+        peer = bench.open_h2()
+        calls = [bench.submit(f"/{number}") for number in range(4)]
+        bench.run()
+        for stream_id in (1, 3, 5):
+            peer.data(stream_id, bytes(16_384))
+        bench.run()
+        peer.respond(7, body=bytes(40_000))  # more than is left of the window without that
+        bench.run()
+        assert {type(bad.error) for bad in calls[:3]} == {RemoteProtocolError}
+        assert calls[3].response.content == bytes(40_000)
+
     def test_a_reset_of_a_stream_that_was_never_opened_ends_the_connection(self, bench: Bench) -> None:
         """F6; RFC 9113 6.4."""
         peer, call = bench.open_h2(), bench.submit()

@@ -568,12 +568,15 @@ class TestBrokenPeers:
         assert pair.goaway_code() == code
 
     @pytest.mark.parametrize("fault", MALFORMED)
-    def test_a_malformed_head_is_no_response(self, pair: Pair, fault: str) -> None:
-        stream_id = pair.request()
-        wire = frame(HEADERS, stream_id, block(pair, MALFORMED[fault]), flags=END_HEADERS | END_STREAM)
+    def test_a_malformed_head_breaks_its_stream_alone(self, pair: Pair, fault: str) -> None:
+        """RFC 9113 8.1.1."""
+        bad, good = pair.request(), pair.request()
+        wire = frame(HEADERS, bad, block(pair, MALFORMED[fault]), flags=END_HEADERS | END_STREAM)
         heard = pair.client.receive(wire)
-        assert type(pair.client.failure) is RemoteProtocolError
-        assert heard == []
+        assert [(type(event), event.stream_id) for event in heard] == [(events.Broken, bad)]
+        assert type(heard[0].error) is RemoteProtocolError
+        pair.answer(good, b"abc")
+        assert pair.to_client()[0] == events.Head(good, 200, [])
 
     @pytest.mark.parametrize("status", [b"2x0", b"2000", b"", b"20", b"099", b" 200", b"1x0", b"1000", b"101"])
     def test_a_status_that_is_none_breaks_its_stream_alone(self, pair: Pair, status: bytes) -> None:
@@ -596,8 +599,14 @@ class TestBrokenPeers:
         """M8."""
         stream_id = pair.request()
         wire = frame(HEADERS, stream_id, block(pair, [(b":status", b"103")]), flags=END_HEADERS | END_STREAM)
-        pair.client.receive(wire)
-        assert isinstance(pair.client.failure, RemoteProtocolError)
+        heard = pair.client.receive(wire)
+        assert [(type(event), event.stream_id) for event in heard] == [(events.Broken, stream_id)]
+
+    def test_what_is_said_of_a_malformed_message_is_short(self, pair: Pair) -> None:
+        stream_id = pair.request()
+        head = [*OK, (b"x", b" " + b"y" * 10_000)]
+        heard = pair.client.receive(frame(HEADERS, stream_id, block(pair, head), flags=END_HEADERS))
+        assert isinstance(heard[0], events.Broken) and len(str(heard[0].error)) < 300
 
     def test_a_body_of_another_length_is_an_error(self, pair: Pair) -> None:
         """M6."""
