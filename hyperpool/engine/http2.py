@@ -207,6 +207,10 @@ class Http2Connection(Connection):
         if (failed := self._windows.grant(stream, self.host.now)) is not None:
             self._streams.break_off(stream, failed)
 
+    def _on_late_data(self, event: events.LateData) -> None:
+        self._windows.ledger.receive(event.flow_bytes)
+        self._windows.ledger.consume(event.flow_bytes)
+
     def _on_goaway(self, event: events.GoAway) -> None:
         """RFC 9113 6.8: streams above the last id were not processed, the others will be answered."""
         self.drain()
@@ -329,6 +333,7 @@ class Http2Connection(Connection):
 
 _REACT: dict[type, Callable[[Http2Connection, Any], None]] = {
     events.Data: Http2Connection._on_data,
+    events.LateData: Http2Connection._on_late_data,
     events.GoAway: Http2Connection._on_goaway,
     events.PeerSettings: Http2Connection._on_settings,
     events.WindowOpened: Http2Connection._on_window,

@@ -66,6 +66,13 @@ class Data:
 
 
 @dataclass(slots=True)
+class LateData:
+    """A piece of a body whose stream is over: nobody's, but the connection's window has it (RFC 9113 5.1, 6.9)."""
+
+    flow_bytes: int
+
+
+@dataclass(slots=True)
 class Trailers:
     """The trailer section (RFC 9110 6.5)."""
 
@@ -143,7 +150,20 @@ class Broken:
 
 
 Event = Union[
-    Head, Interim, Data, Trailers, End, Reset, GoAway, PeerSettings, WindowOpened, Pong, Promise, Switched, Broken
+    Head,
+    Interim,
+    Data,
+    LateData,
+    Trailers,
+    End,
+    Reset,
+    GoAway,
+    PeerSettings,
+    WindowOpened,
+    Pong,
+    Promise,
+    Switched,
+    Broken,
 ]
 
 

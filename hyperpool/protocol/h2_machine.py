@@ -96,6 +96,13 @@ class Malformed(h2.events.Event):
     reason: str
 
 
+@dataclass(slots=True)
+class LateData(h2.events.Event):
+    """DATA on a stream that was reset, which h2 has taken out of the connection's window alone."""
+
+    flow_controlled_length: int
+
+
 class _Ended(dict[int, Any]):
     """How streams that are over were closed, as far as that cannot be known without a memory.
 
@@ -265,10 +272,12 @@ class Machine(h2.connection.H2Connection):
             raise h2.exceptions.ProtocolError(message)
 
     def _handle_data_on_closed_stream(self, events: Any, exc: Any, frame: Any) -> Any:
-        # h2 answers each such frame with a reset, without end. A stream that the server has ended stays ended (5.1).
+        # A stream that the server has ended stays ended (5.1).
         if frame.stream_id not in self._was_reset and self._stream_is_closed_by_end(frame.stream_id):
             raise exc
-        return super()._handle_data_on_closed_stream(events, exc, frame)
+        # h2 would give it back by itself, by an account beside the engine's: each would wait for half of a window.
+        reset = RstStreamFrame(frame.stream_id, error_code=int(exc.error_code))
+        return [reset], [*exc._events, LateData(frame.flow_controlled_length)]
 
     def _receive_rst_stream_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         try:

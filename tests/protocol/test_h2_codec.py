@@ -841,7 +841,7 @@ class TestPushes:
         pushing.to_client()
         pushing.answer(2, b"in flight")
         pushing.client.reset(2, h2_codec.REFUSED_STREAM)
-        assert pushing.to_client() == [] and pushing.client.failure is None
+        assert pushing.to_client() == [events.LateData(9)] and pushing.client.failure is None
         assert resets_in(pushing.client.data_to_send()) == [2]
 
     @pytest.mark.parametrize("counted", [False, True])
@@ -855,7 +855,7 @@ class TestPushes:
             pushing.client.open(head(), end=True)
         pushing.server.push_stream(stream_id, 2, PROMISED)
         pushing.answer(2, b"in flight")
-        assert pushing.to_client() == []
+        assert pushing.to_client() == [events.LateData(9)]
         assert resets_in(pushing.client.data_to_send()) == [stream_id, 2]
         pushing.answer(other)
         assert events.End(other) in pushing.to_client() and pushing.client.failure is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from holdings import held_by
-from hyperpool.protocol import h2_machine, h2_quick
+from hyperpool.protocol import events, h2_machine, h2_quick
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.h2_codec import CANCEL, H2Codec
 from hyperpool.values import Limits
@@ -88,6 +88,11 @@ LATE = {
 }
 
 
+def ignored(heard: list[events.Event]) -> bool:
+    """Whether it concerns the connection's window alone."""
+    return all(isinstance(event, events.LateData) for event in heard)
+
+
 @pytest.mark.parametrize("late", LATE)
 def test_a_frame_on_a_stream_that_ended_long_ago_ends_the_connection(late: str) -> None:
     """RFC 9113 5.1: the server has said that nothing more would come."""
@@ -106,7 +111,7 @@ def test_a_frame_on_a_stream_that_was_reset_is_ignored_however_many_have_ended_s
     stream_id = reset_one(codec)
     for _ in range(1_500):
         finish_one(codec)
-    assert codec.receive(LATE[late](stream_id)) == []
+    assert ignored(codec.receive(LATE[late](stream_id)))
     assert codec.failure is None
 
 
@@ -124,7 +129,7 @@ def test_a_frame_on_a_stream_whose_reset_was_forgotten_costs_one_reset(
     newer = finish_one(codec)
     finish_one(codec)
     codec.data_to_send()
-    assert codec.receive(LATE[late](stream_id) * 3) == []
+    assert ignored(codec.receive(LATE[late](stream_id) * 3))
     assert codec.failure is None
     assert codec.data_to_send() == frame(RST_STREAM, stream_id, STREAM_CLOSED.to_bytes(4, "big"))
     codec.receive(LATE[late](newer))  # of this one it is known that it has ended
