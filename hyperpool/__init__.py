@@ -57,7 +57,8 @@ from hyperpool.errors import (
 from hyperpool.handoff.futures import ResponseFuture
 from hyperpool.handoff.response import Response
 from hyperpool.pool import ConnectionPool, PoolStats
-from hyperpool.values import Limits, Origin, Request, Timeout
+from hyperpool.urls import Origin
+from hyperpool.values import Limits, Request, Timeout
 
 if TYPE_CHECKING:
     from hyperpool.connection import HTTP11Connection, HTTP20Connection, HTTPConnection

@@ -31,7 +31,8 @@ from hyperpool.policy.retries import Retries, RetriesLike, RetryBudget, as_retry
 from hyperpool.policy.writing import Params
 from hyperpool.pool import ConnectionPool
 from hyperpool.proxies import ProxyLike
-from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, Url, as_timeout, parse_url
+from hyperpool.urls import Url, parse_url
+from hyperpool.values import HeadersLike, Limits, Request, Timeout, TimeoutLike, as_timeout
 
 if TYPE_CHECKING:
     from hyperpool.handoff.futures import ResponseFuture

@@ -25,7 +25,8 @@ from hyperpool.handoff.loop_thread import check_may_wait
 from hyperpool.handoff.source import FedSource
 from hyperpool.headers import HTTPHeaderMap, MapLike, Text, raw_pairs
 from hyperpool.pool import ConnectionPool
-from hyperpool.values import Limits, Origin, Proxy, Route, Timeout, TlsSettings, parse_url
+from hyperpool.urls import Origin, parse_url
+from hyperpool.values import Limits, Proxy, Route, Timeout, TlsSettings
 
 if TYPE_CHECKING:
     from hyperpool.handoff.futures import ResponseFuture

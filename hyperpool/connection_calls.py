@@ -23,7 +23,8 @@ from hyperpool.errors import InvalidURL, LocalProtocolError
 from hyperpool.handoff.source import FILE_PIECE_BYTES, FedSource
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.protocol.fields import CONNECTION_SPECIFIC
-from hyperpool.values import Origin, Request, Timeout, parse_url
+from hyperpool.urls import Origin, parse_url
+from hyperpool.values import Request, Timeout
 
 if TYPE_CHECKING:
     from hyperpool.handoff.futures import ResponseFuture

@@ -17,7 +17,7 @@ from hyperpool.handoff.reading import ByteReader, Stage
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.protocol.content import make_decoder
 from hyperpool.protocol.events import Chunked
-from hyperpool.values import parse_url
+from hyperpool.urls import parse_url
 
 if TYPE_CHECKING:
     from hyperpool.handoff.pushes import Push

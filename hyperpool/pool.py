@@ -22,18 +22,8 @@ from hyperpool.loops import Loops, Workshop
 from hyperpool.process import FOR_ALL, load, pools
 from hyperpool.protocol.fields import forwarded, prepare_head, tunnelled
 from hyperpool.proxies import ProxyLike, ProxyMap, forwards
-from hyperpool.values import (
-    Limits,
-    Origin,
-    Proxy,
-    Request,
-    RequestHead,
-    Route,
-    TlsSettings,
-    as_source_address,
-    is_socket_path,
-    parse_url,
-)
+from hyperpool.urls import Origin, is_socket_path, parse_url
+from hyperpool.values import Limits, Proxy, Request, RequestHead, Route, TlsSettings, as_source_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

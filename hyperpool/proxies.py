@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Union
 
 from hyperpool.errors import InvalidURL
-from hyperpool.values import Origin, Proxy, Route
+from hyperpool.urls import Origin
+from hyperpool.values import Proxy, Route
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network

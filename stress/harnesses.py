@@ -33,7 +33,8 @@ from hyperpool.protocol.fields import prepare_head
 from hyperpool.protocol.h1_codec import H1Codec
 from hyperpool.protocol.h2_codec import CANCEL, PROTOCOL_ERROR, H2Codec
 from hyperpool.proxies import ProxyMap, _read_environment, parse_proxy, read_no_proxy
-from hyperpool.values import Limits, Origin, Url, parse_url
+from hyperpool.urls import Origin, Url, parse_url
+from hyperpool.values import Limits
 from stress.redirect_chains import redirect_chain
 
 ROOT = Path(__file__).resolve().parent.parent

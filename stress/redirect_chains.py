@@ -29,7 +29,8 @@ from hyperpool.handoff.response_head import ResponseParts
 from hyperpool.policy import redirects
 from hyperpool.protocol.events import Head
 from hyperpool.protocol.fields import prepare_head
-from hyperpool.values import Origin, Request, parse_url
+from hyperpool.urls import Origin, parse_url
+from hyperpool.values import Request
 
 MAX_REDIRECTS = 5
 HOME = "https://a.test"

@@ -26,7 +26,7 @@ PACKAGE = Path(hyperpool.__file__).parent
 # side by side, and none imports another. The faces of the top floor stand in order too; inside their packages there
 # is none.
 FLOORS: dict[str, list[tuple[str, ...]]] = {
-    "ground": [("_version", "errors", "arguments"), ("values",), ("proxies",)],
+    "ground": [("_version", "errors", "arguments"), ("urls",), ("values",), ("proxies",)],
     "F0 protocol": [
         ("protocol.events", "protocol.field_rules"),
         ("protocol.fields",),

@@ -11,7 +11,8 @@ import pytest
 import hyperpool
 from hyperpool.errors import InvalidURL
 from hyperpool.proxies import ProxyMap, forwards, parse_proxy
-from hyperpool.values import Origin, Proxy, Route, TlsSettings, parse_url
+from hyperpool.urls import Origin, parse_url
+from hyperpool.values import Proxy, Route, TlsSettings
 
 P = Proxy("http", "p.test", 3128)
 

@@ -12,7 +12,8 @@ from hyperpool.errors import DecodeError, HTTPStatusError, LocalProtocolError
 from hyperpool.handoff.pieces import Decoding, DelimitedLines, Lines, Resizer, TextDecoder, known_charset
 from hyperpool.handoff.response import Response
 from hyperpool.protocol.content import make_decoder
-from hyperpool.values import Request, parse_url, without_userinfo
+from hyperpool.urls import parse_url, without_userinfo
+from hyperpool.values import Request
 
 
 class AsyncResponse:

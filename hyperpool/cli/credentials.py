@@ -7,7 +7,7 @@ import getpass
 import sys
 from urllib.parse import unquote
 
-from hyperpool.values import parse_url
+from hyperpool.urls import parse_url
 
 
 def authorization(auth: str | None, url: str) -> str | None:

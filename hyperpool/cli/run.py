@@ -26,7 +26,7 @@ from hyperpool.client import Client
 from hyperpool.errors import HyperpoolError
 from hyperpool.process import FOR_ALL, FOR_TLS, load
 from hyperpool.protocol.fields import prepare_head
-from hyperpool.values import parse_url
+from hyperpool.urls import parse_url
 
 if TYPE_CHECKING:
     from hyperpool.handoff.response import Response

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hyperpool.engine.resolve import Address
-    from hyperpool.values import Origin, Proxy
+    from hyperpool.urls import Origin
+    from hyperpool.values import Proxy
 
 # Version, reply, reserved, address type, and the first byte of the address, which is its length for a name.
 _REPLY_START_BYTES = 5

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from hyperpool.engine.trust import TlsConfig
     from hyperpool.protocol.tls import Buffer, TlsStream
-    from hyperpool.values import Origin, Proxy, Route
+    from hyperpool.urls import Origin
+    from hyperpool.values import Proxy, Route
 
 # The head of an answer to CONNECT: proxies send 40 to 400 bytes. Half of this is still ten times as much; more is
 # somebody who wants to fill our memory.

@@ -29,7 +29,7 @@ from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
 from hyperpool.handoff.request_body import RequestBody
 from hyperpool.handoff.response import Response
 from hyperpool.handoff.response_head import ResponseParts, header_dict
-from hyperpool.values import without_userinfo
+from hyperpool.urls import without_userinfo
 
 if TYPE_CHECKING:
     from hyperpool.handoff.pushes import Pushes

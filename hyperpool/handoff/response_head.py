@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hyperpool.errors import HTTPStatusError
-from hyperpool.values import parse_url
+from hyperpool.urls import parse_url
 
 if TYPE_CHECKING:
     import datetime

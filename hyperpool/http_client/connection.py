@@ -26,7 +26,8 @@ from hyperpool.http_client import shared
 from hyperpool.http_client.faults import standard_error
 from hyperpool.http_client.response import HTTPResponse
 from hyperpool.http_client.wire import Wire
-from hyperpool.values import Proxy, TlsSettings, Url, parse_url
+from hyperpool.urls import Url, parse_url
+from hyperpool.values import Proxy, TlsSettings
 
 if TYPE_CHECKING:
     import ssl

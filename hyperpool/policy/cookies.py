@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Union
 from hyperpool import arguments
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.response_head import CookieView
-from hyperpool.values import parse_url
+from hyperpool.urls import parse_url
 
 if TYPE_CHECKING:
     from http.cookiejar import Cookie, CookieJar

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.policy.auth import authorized
-from hyperpool.values import Origin, Request, parse_url
+from hyperpool.urls import Origin, parse_url
+from hyperpool.values import Request
 
 if TYPE_CHECKING:
     from hyperpool.handoff.response import Response

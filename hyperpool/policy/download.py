@@ -29,7 +29,8 @@ from hyperpool.policy.partial import Partial, validator_of
 from hyperpool.policy.progress import ProgressLike, Tell, shown
 from hyperpool.policy.retries import Retries
 from hyperpool.policy.writing import Headers, names, pairs
-from hyperpool.values import HeadersLike, parse_url, without_userinfo
+from hyperpool.urls import parse_url, without_userinfo
+from hyperpool.values import HeadersLike
 
 if TYPE_CHECKING:
     from urllib3.util import Retry

@@ -24,7 +24,8 @@ from hyperpool.policy.cookies import Cookies
 from hyperpool.policy.courier import Courier
 from hyperpool.policy.retries import Retries, RetryBudget
 from hyperpool.policy.writing import Headers, names, without
-from hyperpool.values import Request, parse_url, without_userinfo
+from hyperpool.urls import parse_url, without_userinfo
+from hyperpool.values import Request
 
 if TYPE_CHECKING:
     from hyperpool.handoff.futures import ResponseFuture

@@ -12,7 +12,8 @@ from typing import Any
 
 from hyperpool.errors import InvalidURL, RemoteProtocolError
 from hyperpool.policy.writing import without
-from hyperpool.values import Request, parse_url, without_userinfo
+from hyperpool.urls import parse_url, without_userinfo
+from hyperpool.values import Request
 
 STATUSES = frozenset((301, 302, 303, 307, 308))
 

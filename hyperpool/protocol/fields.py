@@ -21,7 +21,8 @@ from typing import Any
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.protocol.field_rules import AUTHORITY, Draft, checked_name, checked_value, drop, refusal, short
-from hyperpool.values import Origin, Proxy, RequestHead, Url
+from hyperpool.urls import Origin, Url
+from hyperpool.values import Proxy, RequestHead
 
 # RFC 9110 9.2.1 and 9.2.2. Methods are case-sensitive (9.1): "get" is neither.
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})

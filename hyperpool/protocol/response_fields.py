@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from hyperpool.errors import InvalidURL, RemoteProtocolError
 from hyperpool.protocol.field_rules import AUTHORITY, LENGTH, short
 from hyperpool.protocol.fields import TARGET
-from hyperpool.values import Origin, Request, Timeout, parse_url
+from hyperpool.urls import Origin, parse_url
+from hyperpool.values import Request, Timeout
 
 LOWER_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch  # RFC 9113 8.2.1
 # Responses: what a recipient must not let through (RFC 9110 5.5, RFC 9113 8.2.1). Other controls are invalid as well,

@@ -11,7 +11,7 @@ import pytest
 from cli_support import Kit, seen_of
 
 from hyperpool.testing import Reply, pattern
-from hyperpool.values import parse_url
+from hyperpool.urls import parse_url
 from shelf import BODY, SIZE, Shelf
 
 

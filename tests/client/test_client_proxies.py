@@ -243,7 +243,7 @@ def test_with_prior_knowledge_http2_is_spoken_to_a_forwarding_proxy(kit: Kit) ->
 def test_an_upgrade_to_http2_is_never_offered_to_a_forwarding_proxy(kit: Kit) -> None:
     proxy = kit.server(H1_PLAIN, lambda request: Reply(200))
     pool = kit.pool(H1_PLAIN, http2=True, http1=True, proxy=proxy.url())
-    route = pool.route(hyperpool.values.parse_url("http://origin.test/").origin, upgrade=True)
+    route = pool.route(hyperpool.urls.parse_url("http://origin.test/").origin, upgrade=True)
     response = pool.submit(Request("GET", "http://origin.test/"), route=route).result(WAIT_S)
     assert response.http_version == "HTTP/1.1"
     assert "upgrade" not in told(proxy.requests[0]) and "http2-settings" not in told(proxy.requests[0])
@@ -327,7 +327,7 @@ def test_a_mapping_of_none_is_direct(kit: Kit) -> None:
 def test_a_route_may_name_its_own_proxy_and_shares_no_connection_with_another(kit: Kit, start: Any) -> None:
     one, other = start(TunnelProxy()), start(TunnelProxy())
     server, pool = kit.server(), kit.pool(proxy=None)
-    origin = hyperpool.values.parse_url(server.url()).origin
+    origin = hyperpool.urls.parse_url(server.url()).origin
     for proxy in (parse_proxy(one.url()), parse_proxy(other.url()), None):
         route = pool.route(origin, proxy=proxy)
         assert pool.submit(Request("GET", server.url("/")), route=route).result(WAIT_S).status_code == 200

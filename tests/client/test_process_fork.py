@@ -145,7 +145,7 @@ def test_a_future_that_waits_for_a_dial_fails_in_the_child_and_the_dial_is_the_p
 ) -> None:
     program = """
         import socket
-        from hyperpool.values import parse_url
+        from hyperpool.urls import parse_url
         listener = socket.create_server(("127.0.0.1", 0))
         origin = "https://127.0.0.1:%d" % listener.getsockname()[1]
         future, connected = get("/"), client.pool.connect(client.pool.route(parse_url(origin).origin))
@@ -397,7 +397,7 @@ HELD = """
     from hyperpool import default
     from hyperpool.engine import trust
     from hyperpool.http_client import shared
-    from hyperpool.values import parse_url
+    from hyperpool.urls import parse_url
     connection = hyperpool.HTTPConnection(origin.split("//")[1], secure=False)
     connection.request("GET", "/held")
     connection.request("GET", "/bytes/3")

@@ -52,7 +52,8 @@ from hyperpool.handoff.pushes import Push, Pushes
 from hyperpool.handoff.response import Response
 from hyperpool.handoff.source import Source, make_source
 from hyperpool.protocol.fields import prepare_head
-from hyperpool.values import Limits, Request, Route, Timeout, TlsSettings, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Limits, Request, Route, Timeout, TlsSettings
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 PATIENT = Timeout(pool=None, connect=None, write=None, read=None)

@@ -38,7 +38,8 @@ from hyperpool.errors import (
     PoolClosed,
     TlsError,
 )
-from hyperpool.values import Origin, Route, TlsSettings
+from hyperpool.urls import Origin
+from hyperpool.values import Route, TlsSettings
 
 HOST = "server.test"
 WAIT_S = 45.0  # for threads that are expected at once: a bound for broken code only

@@ -16,7 +16,8 @@ from hyperpool.engine.trust import TlsConfig
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.messages import Dialed, DialFailed
-from hyperpool.values import Route, TlsSettings, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Route, TlsSettings
 from stage import nobody
 
 WAIT_S = 45.0  # a bound for broken code only

@@ -34,7 +34,8 @@ from hyperpool.engine.trust import TlsConfig
 from hyperpool.errors import ConnectTimeout, HyperpoolError, ProxyError, TlsError
 from hyperpool.proxies import parse_proxy
 from hyperpool.testing import Server
-from hyperpool.values import Origin, Route, TlsSettings
+from hyperpool.urls import Origin
+from hyperpool.values import Route, TlsSettings
 
 TIMEOUT_S, GRACE_S = 5.0, 0.25
 STEP_S, COST_S = 0.25, 0.005

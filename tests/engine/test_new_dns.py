@@ -10,7 +10,8 @@ from typing import Any
 from hyperpool.engine.dialler import DialThreads
 from hyperpool.engine.resolve import Resolver
 from hyperpool.engine.trust import TlsConfig
-from hyperpool.values import Limits, Route, TlsSettings, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Limits, Route, TlsSettings
 
 WAIT_S = 45.0  # a bound for broken code only
 

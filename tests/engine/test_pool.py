@@ -21,7 +21,8 @@ from hyperpool.errors import ConnectError, HyperpoolError, InvalidURL, LocalProt
 from hyperpool.pool import ConnectionPool
 from hyperpool.testing import Reply, Server
 from hyperpool.testing.messages import Request as Seen
-from hyperpool.values import Limits, Request, Timeout, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Limits, Request, Timeout
 from stage import eventually, nobody
 
 WAIT_S = 45.0  # for what is expected at once: a bound for broken code only

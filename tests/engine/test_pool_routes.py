@@ -16,7 +16,8 @@ from hyperpool.handoff.source import FedSource
 from hyperpool.pool import ConnectionPool
 from hyperpool.testing import Reply, Server
 from hyperpool.testing.messages import Request as Seen
-from hyperpool.values import Request, Route, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Request, Route
 
 WAIT_S = 45.0  # for what is expected at once: a bound for broken code only
 

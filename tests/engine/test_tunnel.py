@@ -36,7 +36,8 @@ from hyperpool.errors import (
 from hyperpool.protocol.events import MAX_INTERIM
 from hyperpool.proxies import parse_proxy
 from hyperpool.testing import CertificateAuthority, ScriptedPeer, Server
-from hyperpool.values import Origin, Route, TlsSettings
+from hyperpool.urls import Origin
+from hyperpool.values import Route, TlsSettings
 from proxy_kit import SocksProxy, TunnelProxy
 
 WAIT_S = 45.0

@@ -17,7 +17,7 @@ from hyperpool.errors import LocalProtocolError
 from hyperpool.protocol import fields
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.fields import head_fields_for_h2, prepare_head
-from hyperpool.values import Origin, Url
+from hyperpool.urls import Origin, Url
 
 SECRET = "hunter2"
 TCHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters

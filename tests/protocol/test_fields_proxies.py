@@ -9,7 +9,8 @@ import pytest
 from hyperpool.errors import LocalProtocolError
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.fields import credentials, forwarded, prepare_head, proxy_fields, tunnelled
-from hyperpool.values import Proxy, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Proxy
 
 PROXY = Proxy("http", "proxy.test", 3128)
 

@@ -18,7 +18,7 @@ from hyperpool.protocol.events import Data, End, Head, RequestHead
 from hyperpool.protocol.fields import forwarded, prepare_head
 from hyperpool.protocol.h1_codec import H1Codec
 from hyperpool.proxies import parse_proxy
-from hyperpool.values import parse_url
+from hyperpool.urls import parse_url
 
 HERE = Path(__file__).resolve().parent
 NOTHING = OK + b"Content-Length: 0\r\n\r\n"

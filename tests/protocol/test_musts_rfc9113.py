@@ -57,7 +57,8 @@ from hyperpool.protocol import events
 from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.fields import prepare_head
 from hyperpool.protocol.h2_codec import H2Codec
-from hyperpool.values import Limits, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Limits
 
 HERE = Path(__file__).resolve().parent
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -14,7 +14,8 @@ from hyperpool.protocol.events import RequestHead
 from hyperpool.protocol.fields import prepare_head, prepare_trailers
 from hyperpool.protocol.h1_codec import H1Codec
 from hyperpool.protocol.h2_codec import H2Codec
-from hyperpool.values import Limits, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Limits
 
 HEAD = RequestHead(b"POST", b"http", b"a.test", b"/x", (), None)
 

@@ -12,7 +12,8 @@ from hyperpool.protocol.response_fields import (
     parse_status,
     promised_request,
 )
-from hyperpool.values import Origin, Request, Timeout
+from hyperpool.urls import Origin
+from hyperpool.values import Request, Timeout
 
 
 class TestStatusCodes:

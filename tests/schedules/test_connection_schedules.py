@@ -29,7 +29,8 @@ from hyperpool.errors import Timeout as TimedOut
 from hyperpool.handoff.forks import ForkGate
 from hyperpool.handoff.inbox import InboxClosed
 from hyperpool.handoff.messages import Dialed as DialedMessage
-from hyperpool.values import Limits, Request, Route, Timeout, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Limits, Request, Route, Timeout
 from stress.simulated import bench_room
 
 PEERS = bench_room()

@@ -25,7 +25,8 @@ from hyperpool.handoff.messages import DialFailed, Drain
 from hyperpool.loops import Loops
 from hyperpool.pool import ConnectionPool
 from hyperpool.process import tell
-from hyperpool.values import Limits, Request, Route, Timeout, parse_url
+from hyperpool.urls import parse_url
+from hyperpool.values import Limits, Request, Route, Timeout
 
 REQUEST = Request("GET", "https://a.test/", timeout=Timeout(None))
 OTHER = Request("GET", "https://b.test/", timeout=Timeout(None))

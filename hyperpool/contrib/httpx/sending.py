@@ -11,7 +11,8 @@ import httpx
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.proxies import parse_proxy
-from hyperpool.values import DEFAULT_PORTS, Limits, Origin, Proxy, Request, Timeout, TlsSettings
+from hyperpool.urls import DEFAULT_PORTS, Origin
+from hyperpool.values import Limits, Proxy, Request, Timeout, TlsSettings
 
 ProxyLike = Union[str, httpx.URL, httpx.Proxy, Proxy, None]
 LimitsLike = Union[httpx.Limits, Limits, None]

@@ -20,7 +20,8 @@ from hyperpool.contrib.httpx.sending import LimitsLike, ProxyLike
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.response import Response
 from hyperpool.pool import ConnectionPool
-from hyperpool.values import Origin, Request, Route, TlsSettings, as_socket_options
+from hyperpool.urls import Origin
+from hyperpool.values import Request, Route, TlsSettings, as_socket_options
 
 # Seconds before the second of ``retries``, which double with each further one; before the first there is none.
 _BACKOFF_S = 0.5

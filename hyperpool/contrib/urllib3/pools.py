@@ -17,8 +17,9 @@ from hyperpool.contrib.urllib3.shared import SharedPool
 from hyperpool.contrib.urllib3.trust import is_verified, tls_options
 from hyperpool.errors import HyperpoolError
 from hyperpool.pool import ConnectionPool
-from hyperpool.values import DEFAULT_PORTS, Origin, Proxy, Request, TlsSettings
-from hyperpool.values import parse_url as parse_request_url
+from hyperpool.urls import DEFAULT_PORTS, Origin
+from hyperpool.urls import parse_url as parse_request_url
+from hyperpool.values import Proxy, Request, TlsSettings
 
 _NO_TIMEOUT = urllib3.Timeout.DEFAULT_TIMEOUT
 

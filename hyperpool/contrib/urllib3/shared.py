@@ -9,7 +9,8 @@ from hyperpool.errors import PoolClosed
 from hyperpool.handoff.futures import SoleWaiter
 from hyperpool.handoff.response import Response
 from hyperpool.pool import ConnectionPool
-from hyperpool.values import Origin, Proxy, Request, TlsSettings
+from hyperpool.urls import Origin
+from hyperpool.values import Proxy, Request, TlsSettings
 
 _Options = tuple[tuple[str, Any], ...]
 
