@@ -147,6 +147,9 @@ class Limits:
         for name in ("stream_window_bytes", "connection_window_bytes"):
             if not 65_535 <= getattr(self, name) <= 2**31 - 1:
                 raise ValueError(f"Limits.{name} must be between 65,535 and 2**31-1 (RFC 9113 6.9.2)")
+        # It goes out in our SETTINGS.
+        if self.max_header_bytes > 2**32 - 1:
+            raise ValueError("Limits.max_header_bytes must be at most 2**32-1 (RFC 9113 6.5.1)")
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,12 @@ class TestLimits:
     def test_the_smallest_and_the_largest_window_are_allowed(self, name: str, value: int) -> None:
         assert getattr(Limits(**{name: value}), name) == value
 
+    def test_a_bound_for_heads_is_one_that_settings_can_carry(self) -> None:
+        """RFC 9113 6.5.1. Else it would be the I/O thread, when h2 packs it into a SETTINGS frame."""
+        assert Limits(max_header_bytes=2**32 - 1).max_header_bytes == 2**32 - 1
+        with pytest.raises(ValueError, match=r"Limits.max_header_bytes must be at most 2\*\*32-1"):
+            Limits(max_header_bytes=2**32)
+
     @pytest.mark.parametrize("name", NUMBERS)
     def test_every_limit_is_documented(self, name: str) -> None:
         # From Python 3.13 on the compiler strips the indentation.

@@ -62,9 +62,11 @@ class ReceiveLedger:
     def widen(self, most_bytes: int, wanted_bytes: int = 0) -> int:
         """Make the window as wide as wanted, at least four times, but not past ``most_bytes``; the bytes to grant now.
 
-        By twice, 100 MB over a round trip of 50 ms would spend half of their time on growing.
+        Nor past what a window can be, whatever the caller's limits say (RFC 9113 6.9.1). By twice, 100 MB over a round
+        trip of 50 ms would spend half of their time on growing.
         """
-        more = max(0, min(max(4 * self.window_bytes, wanted_bytes), most_bytes) - self.window_bytes)
+        widest = min(max(4 * self.window_bytes, wanted_bytes), most_bytes, LARGEST_WINDOW_BYTES)
+        more = max(0, widest - self.window_bytes)
         self.window_bytes += more
         self.granted += more
         self.left += more

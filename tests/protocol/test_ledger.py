@@ -283,6 +283,14 @@ def test_a_window_that_is_wider_than_the_bound_stays() -> None:
     assert ledger.window_bytes == 100_000
 
 
+@pytest.mark.parametrize("window_bytes", [1 << 29, 1 << 30, 2**31 - 1])
+def test_no_window_is_widened_past_what_a_window_can_be(window_bytes: int) -> None:
+    """RFC 9113 6.9.1. What is granted beyond that, h2 refuses to write, which ended the I/O thread."""
+    ledger = ReceiveLedger(window_bytes)
+    ledger.widen(16 * window_bytes, 8 * window_bytes)
+    assert ledger.window_bytes == ledger.left == 2**31 - 1 and ledger.balanced
+
+
 def test_a_window_is_widened_to_what_is_wanted_within_its_bound() -> None:
     widened = [ReceiveLedger(100_000).widen(1_000_000, wanted) for wanted in (50_000, 500_000, 2_000_000)]
     assert widened == [300_000, 400_000, 900_000]
