@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hyperpool.connection_base import HTTP2, Connection, TimeoutLike
+from hyperpool.connection_base import HTTP2, Connection
 from hyperpool.connection_messages import HTTPVersion
 
 if TYPE_CHECKING:
+    from hyperpool.connection_arguments import TimeoutLike
     from hyperpool.headers import MapLike
     from hyperpool.window import BaseFlowControlManager
 

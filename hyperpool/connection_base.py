@@ -10,15 +10,15 @@ other way to keep them apart.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeVar, Union
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from hyperpool.connection_arguments import as_timeout, host_and_port, limits_for, proxy_parts
 from hyperpool.connection_calls import Call, Calls, is_whole, length_of, make_request, pieces_of
 from hyperpool.connection_errors import as_hyper_raises
 from hyperpool.connection_messages import HTTP11Response, HTTP20Push, HTTP20Response, HTTPVersion, make_response
-from hyperpool.errors import HyperpoolError, InvalidURL, LocalProtocolError
+from hyperpool.errors import HyperpoolError, LocalProtocolError
 from hyperpool.handoff.forks import Known, in_child
 from hyperpool.handoff.leash import caller
 from hyperpool.handoff.loop_thread import check_may_wait
@@ -26,34 +26,20 @@ from hyperpool.handoff.source import FedSource
 from hyperpool.headers import HTTPHeaderMap, MapLike, Text, raw_pairs
 from hyperpool.pool import ConnectionPool
 from hyperpool.urls import Origin, parse_url
-from hyperpool.values import Limits, Proxy, Route, Timeout, TlsSettings
+from hyperpool.values import Limits, Proxy, Route, TlsSettings
 
 if TYPE_CHECKING:
+    from hyperpool.connection_arguments import TimeoutLike
     from hyperpool.handoff.futures import ResponseFuture
     from hyperpool.window import BaseFlowControlManager
 
 C = TypeVar("C", bound="Connection")
-TimeoutLike = Union[float, "tuple[float | None, float | None]", None]
 
 HTTP2 = HTTPVersion.http20.value
-
-# A connection lives until it is closed. Not for ever, since epoll takes no timeout above 24.8 days, and the engine adds
-# a tenth to the age.
-LIFE_S = 20 * 86_400.0
-# The peer's own limit is the one that counts.
-MAX_STREAMS = 10_000
-# Where a window manager decides: RFC 9113 6.9.2, and hyper's own beginning.
-MANAGED_WINDOW_BYTES = 65_535
-PROXY_PORT = 8080
 TLS_PORT = 443
 
 # RFC 9110 8.6, RFC 9112 6.3: without a declared length their requests have no body.
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE"})
-_HOST_AND_PORT = re.compile(r"\[([^\]]*)\](?::(\d*))?|([^:]*)(?::(\d*))?")
-# What would lead elsewhere in a URL (RFC 3986 3.2): "a/x" has another target, "x@a" another host, and "%61" is "a".
-# A percent sign stands before the zone of an IPv6 address only (RFC 6874).
-_NOT_IN_HOST = re.compile(r"[\x00- \x7f/?#@\\\[\]]|^[^:]*%")
-
 
 # All that there are: their locks must be made anew in a forked child.
 _connections: Known[Connection] = Known()
@@ -111,13 +97,13 @@ class Connection:
         window_manager: type[BaseFlowControlManager] | None = None,
         **way: Any,
     ) -> None:
-        self.host, self.port = _host_and_port(host, port, self.default_port)
+        self.host, self.port = host_and_port(host, port, self.default_port)
         self.secure = self.port == TLS_PORT if secure is None else bool(secure)
         self.ssl_context = ssl_context
-        self.proxy_host, self.proxy_port, self.proxy_headers = _proxy_parts(*proxy)
+        self.proxy_host, self.proxy_port, self.proxy_headers = proxy_parts(*proxy)
         self.network_buffer_size = 65_536
-        self._timeout = _as_timeout(timeout)
-        self._limits = _limits(window_manager)
+        self._timeout = as_timeout(timeout)
+        self._limits = limits_for(window_manager)
         tls = TlsSettings(True if ssl_context is None else ssl_context)
         way |= {"upgrade": self.may_upgrade and not self.secure, "each_frame": True}
         self._route = Route(self._origin(), tls, proxy=self._proxy(), window_manager=window_manager, **way)
@@ -358,48 +344,10 @@ def _raise_error_of(future: ResponseFuture) -> None:
             raise failure.own_copy() if isinstance(failure, HyperpoolError) else failure
 
 
-# -- what constructors are given ---------------------------------------------------------------------------------------
-
-
 def _offers(call: Call, headers: HTTPHeaderMap, content: Any) -> bool:
     """Whether a request carries the offer of HTTP/2, where one is made."""
     # The first has a connection of its own; with a body, or with "close", it would offer nothing.
     return call.stream_id == 1 and content is None and "connection" not in headers
-
-
-def _host_and_port(host: str, port: int | None, default_port: int) -> tuple[str, int]:
-    if not isinstance(host, str):
-        raise InvalidURL(f"host must be str, not {type(host).__name__}")
-    if host.count(":") > 1 and not host.startswith("["):
-        host = f"[{host}]"  # a bare IPv6 address
-    parts = _HOST_AND_PORT.fullmatch(host)
-    if parts is None or not (name := parts[1] or parts[3]) or _NOT_IN_HOST.search(name):
-        raise InvalidURL(f"host {host!r}: give a name or an address, host:port, or [IPv6]:port")
-    written = parts[2] or parts[4]
-    return name, int(port if port is not None else written or default_port)
-
-
-def _proxy_parts(
-    host: str | None, port: int | None, headers: MapLike | None
-) -> tuple[str | None, int | None, MapLike | None]:
-    return (*_host_and_port(host, port, PROXY_PORT), headers) if host else (None, None, headers)
-
-
-def _as_timeout(given: TimeoutLike) -> Timeout:
-    # hyper's timeouts are the socket's: they bound each pause, and never the whole.
-    connect, pause = given if isinstance(given, tuple) else (given, given)
-    return Timeout(pool=pause, connect=connect, write=pause, read=pause)
-
-
-def _limits(window_manager: type[BaseFlowControlManager] | None) -> Limits:
-    windows = (
-        {}
-        if window_manager is None
-        else dict.fromkeys(("stream_window_bytes", "connection_window_bytes"), MANAGED_WINDOW_BYTES)
-    )
-    return Limits(
-        max_connections_per_origin=1, max_streams_per_connection=MAX_STREAMS, idle_s=LIFE_S, max_age_s=LIFE_S, **windows
-    )
 
 
 def _text(given: Text) -> str:

@@ -100,7 +100,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
 }
 FACES = (
     *("testing", "headers", "window", "connection_errors", "tls", "connection_messages", "connection_calls"),
-    *("connection_base", "connection", "http20", "http11", "common"),
+    *("connection_arguments", "connection_base", "connection", "http20", "http11", "common"),
     *("http_client", "aio", "contrib", "cli", "demo", "__main__"),
 )
 DOOR = "hyperpool"
