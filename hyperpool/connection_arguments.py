@@ -40,7 +40,10 @@ def host_and_port(host: str, port: int | None, default_port: int) -> tuple[str, 
     if parts is None or not (name := parts[1] or parts[3]) or _NOT_IN_HOST.search(name):
         raise InvalidURL(f"host {host!r}: give a name or an address, host:port, or [IPv6]:port")
     written = parts[2] or parts[4]
-    return name, int(port if port is not None else written or default_port)
+    number = int(port if port is not None else written or default_port)
+    if not 1 <= number <= 65535:
+        raise InvalidURL(f"host {host!r}: the port must be between 1 and 65535, not {number}")
+    return name, number
 
 
 def proxy_parts(

@@ -713,6 +713,13 @@ def test_what_is_no_host_is_no_proxy_either(host: Any) -> None:
         HTTPConnection("a.test", proxy_host=host)
 
 
+@pytest.mark.parametrize("port", [-1, 0, 65_536])
+def test_what_is_no_port_is_refused_at_once(port: int) -> None:
+    for options in ({"port": port}, {"proxy_host": "p.test", "proxy_port": port}):
+        with pytest.raises(InvalidURL, match="between 1 and 65535"):
+            HTTPConnection("a.test", **options)
+
+
 @pytest.mark.parametrize("host", ["[fe80::1%eth0]", "[fe80::1%25eth0]", "fe80::1%eth0"])
 def test_an_ipv6_address_may_have_a_zone(host: str) -> None:
     assert "fe80::1%eth0" in repr(HTTPConnection(host))
