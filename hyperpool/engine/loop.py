@@ -35,7 +35,7 @@ from hyperpool.engine.timers import Timers
 from hyperpool.engine.transport import Transport
 from hyperpool.engine.waiting import WaitingQueue
 from hyperpool.engine.wakeup import SocketWakeup
-from hyperpool.errors import ConnectionLost, ConnectTimeout, HyperpoolError, PoolClosed, PoolFull
+from hyperpool.errors import ConnectTimeout, HyperpoolError, PoolClosed
 from hyperpool.handoff import messages
 from hyperpool.handoff.deadlines import LONGEST_SLEEP_S, NEVER
 from hyperpool.handoff.exchange import Exchange, State
@@ -100,6 +100,8 @@ class OriginLoop:
             announcements=self._announcements,
         )
         self._endings = Endings(
+            self.origin,
+            reports=self._reports,
             waiting=self._waiting,
             connections=self._connections,
             dials=self._dials,
@@ -188,17 +190,7 @@ class OriginLoop:
         if exchange.deadlines.next_at > self.now and not slow:
             self._deadlines.arm(exchange, exchange.deadlines.look_at)
         else:
-            self._endings.end_early(exchange, self._timeout_error(exchange, slow))
-
-    def _timeout_error(self, exchange: Exchange, slow: str) -> HyperpoolError:
-        if exchange.state is not State.QUEUED:
-            return exchange.timeout_error(self.now, slow=slow)
-        phase = None if self._connections else self._dials.phase
-        because = self._reports.account() if phase is None else phase.waits
-        error = exchange.timeout_error(self.now, because=because)
-        if isinstance(error, ConnectTimeout) and phase is not None:
-            error.step = phase.name
-        return error
+            self._endings.time_out(exchange, slow)
 
     def _pump_and_flush(self) -> None:
         self._connections.pump_and_flush()
@@ -226,17 +218,10 @@ class OriginLoop:
         if self._closing_at != NEVER:
             self._endings.give_up(exchange, PoolClosed("the pool was closed", **exchange.where()))
         elif len(self._waiting) >= self.limits.max_queued_per_origin:
-            self._endings.give_up(exchange, self._full(exchange))
+            self._endings.refuse(exchange)
         else:
             self._waiting.add(exchange)
             self._begin_waiting(exchange, self._waiting_phase())
-
-    def _full(self, exchange: Exchange) -> PoolFull:
-        return PoolFull(
-            f"too many requests wait for {self.origin}: {self._reports.account()}; slow down, or raise"
-            " Limits.max_queued_per_origin",
-            **exchange.where(),
-        )
 
     def _waiting_phase(self) -> str:
         return "pool" if self._connections else "connect"
@@ -376,9 +361,8 @@ class OriginLoop:
     # -- ends ------------------------------------------------------------------------------------------------------
 
     def _crash(self, cause: BaseException) -> None:
-        error = cause if isinstance(cause, HyperpoolError) else _as_bug(self.origin, cause)
         # The first message that is left may have been the cause; those behind it were not looked at.
-        self._endings.crash(error, self.inbox.close())
+        self._endings.crash(cause, self.inbox.close())
 
     def _release(self) -> None:
         self._settlement.all_are()  # whoever drains waits for nothing more, however this loop has ended
@@ -403,7 +387,7 @@ class OriginLoop:
         self._dials.abandon_in_child()
         for connection in self._connections:
             connection.transport.abort()
-        self._endings.abandon_in_child(waited, _as_parents(self.origin))
+        self._endings.abandon_in_child(waited)
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
@@ -422,17 +406,6 @@ class OriginLoop:
     def __repr__(self) -> str:
         stats = self.stats
         return f"<OriginLoop {self.origin} {stats.http_version} open={stats.open_streams} queued={stats.queued}>"
-
-
-def _as_parents(origin: str) -> HyperpoolError:
-    message = f"this was asked of {origin} before the process forked: the answer goes to the parent; ask here again"
-    return ConnectionLost(message, origin=origin, processed="maybe")
-
-
-def _as_bug(origin: str, cause: BaseException) -> HyperpoolError:
-    error = HyperpoolError(f"the I/O thread of {origin} failed: {cause!r}; this is a bug in hyperpool", origin=origin)
-    error.__cause__ = cause
-    return error
 
 
 _REACT: dict[type, Callable[[OriginLoop, Any], None]] = {
