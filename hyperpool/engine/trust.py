@@ -1,12 +1,9 @@
 """Whom we trust and who we are: TlsSettings turned into TLS sessions.
 
-Lives here: `TlsConfig` (one context per TlsSettings, made on first use), the pyOpenSSL binding under `TlsStream`, and
-the host name check. Must never come in: sockets; what a session does with its bytes is protocol/tls.py.
+Lives here: `TlsConfig`, one context per TlsSettings, made on first use. Must never come in: sockets; what a session
+does with its bytes is protocol/tls.py; whether a certificate is for the host that was asked for, engine/pyopenssl.py.
 
-pyOpenSSL checks chains but NOT host names: `OpenSslBinding.check_host` is the only thing between us and any valid
-certificate of somebody else. TlsStream calls it before it lets a byte be written.
-
-pyOpenSSL, service_identity, certifi and ssl are imported in the functions that need them: `import hyperpool` is cheap.
+pyOpenSSL, certifi and ssl are imported in the functions that need them: `import hyperpool` is cheap.
 """
 
 from __future__ import annotations
@@ -16,10 +13,12 @@ import re
 import threading
 from typing import TYPE_CHECKING, Any
 
-from hyperpool.engine.resolve import is_address, tls_name
-from hyperpool.errors import CertificateError, TlsError
+from hyperpool.engine.pyopenssl import OpenSslBinding, note_problem
+from hyperpool.engine.resolve import tls_name
+from hyperpool.errors import TlsError
 from hyperpool.handoff.forks import gate, in_child
-from hyperpool.protocol.tls import StdlibBinding, TlsStream
+from hyperpool.protocol.stdlib_tls import StdlibBinding
+from hyperpool.protocol.tls import TlsStream
 
 if TYPE_CHECKING:
     import socket
@@ -33,10 +32,6 @@ if TYPE_CHECKING:
 # SSL_MODE_ENABLE_PARTIAL_WRITE, fixed by OpenSSL's ABI; pyOpenSSL sets it but gives it no name. A memory BIO never
 # fills up, so it only costs us one call per record: 0.54 ns per byte with it, 0.47 without, for writes of 64 KiB.
 _PARTIAL_WRITE = 0x1
-
-# One call takes a whole send batch: 64 KiB of plaintext are a little more than 64 KiB of ciphertext. With half of it,
-# two calls are needed; from 128 KiB on, malloc would take the buffer of each call from the kernel (see transport.py).
-_OUTGOING_BYTES = 81_920
 
 # c_rehash's names: the hash of the subject, then a counter. OpenSSL finds nothing under any other name.
 _HASHED_NAME = re.compile(r"[0-9a-f]{8}\.\d+")
@@ -153,7 +148,7 @@ def _trust(context: SSL.Context, settings: TlsSettings) -> None:
     if verify is False:
         context.set_verify(SSL.VERIFY_NONE)
         return
-    context.set_verify(SSL.VERIFY_PEER, _note_problem)
+    context.set_verify(SSL.VERIFY_PEER, note_problem)
     store = context.get_cert_store()
     assert store is not None
     # A file may hold the server's own certificate, or an issuer that is no root: what is in it is trusted. curl and
@@ -273,108 +268,3 @@ def _name(source: Any) -> str:
     if isinstance(source, (tuple, list)):
         return f"({', '.join(_name(part) for part in source[:2])})"
     return "PEM text" if _pem(source) is not None else repr(source)
-
-
-def _note_problem(connection: SSL.Connection, _cert: object, code: int, _depth: int, ok: int) -> bool:
-    """Keep OpenSSL's verdict and write down its reason, which pyOpenSSL has no public way to ask for afterwards."""
-    if not ok:
-        connection.get_app_data().append(code)
-    return bool(ok)
-
-
-class OpenSslBinding:
-    """pyOpenSSL over memory BIOs.
-
-    Owned by its TlsStream.
-    """
-
-    def __init__(self, context: SSL.Context, name: str, offered: list[str]) -> None:
-        from OpenSSL import SSL
-
-        connection = SSL.Connection(context, None)
-        connection.set_connect_state()
-        # On the connection, not the context: a context may be the caller's own, and routes of one TlsSettings that
-        # want other HTTP versions share it.
-        connection.set_alpn_protos([protocol.encode() for protocol in offered])
-        connection.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION)
-        self._problems: list[int] = []
-        connection.set_app_data(self._problems)
-        if not is_address(name):
-            # RFC 6066 3: no addresses in SNI.
-            connection.set_tlsext_host_name(name.encode("ascii"))
-        self._name = name
-        self._connection = connection
-        self.want_read, self.zero_return, self.error = SSL.WantReadError, SSL.ZeroReturnError, SSL.Error
-        # sendall, since a caller's own context may write in parts.
-        self.feed, self.recv, self.send = connection.bio_write, connection.recv, connection.sendall
-        self.do_handshake, self.shutdown = connection.do_handshake, connection.shutdown
-
-    def outgoing(self) -> bytes:
-        chunks: list[bytes] = []
-        try:
-            chunks.append(self._connection.bio_read(_OUTGOING_BYTES))
-            while len(chunks[-1]) == _OUTGOING_BYTES:
-                chunks.append(self._connection.bio_read(_OUTGOING_BYTES))
-        except self.want_read:
-            # An empty BIO says so by raising; asking again after a short read would cost 1.7 us for nothing.
-            return b"".join(chunks)
-        return b"".join(chunks)
-
-    def check_host(self) -> None:
-        from OpenSSL import SSL
-
-        # A caller's own context that verifies nothing has said that it wants no check.
-        if self._connection.get_verify_mode() == SSL.VERIFY_NONE:
-            return
-        certificate = self._connection.get_peer_certificate(as_cryptography=True)
-        assert certificate is not None, "a TLS server that is verified has shown a certificate"
-        _check_name(certificate, self._name)
-
-    def reason(self, error: Exception) -> str:
-        # [(library, function, reason), …], or nothing of the kind when OpenSSL had no more to say.
-        entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-        return "; ".join(entry[-1] for entry in entries).lower() or "the session is over"
-
-    def certificate_problem(self, error: Exception) -> tuple[int, str] | None:
-        if "certificate verify failed" not in self.reason(error):
-            return None
-        # Empty where a caller's own context judged: only its own callback knows why.
-        return (self._problems[-1] if self._problems else 0), "certificate verify failed"
-
-    def alpn(self) -> str | None:
-        return self._connection.get_alpn_proto_negotiated().decode("ascii", "replace") or None
-
-    def version(self) -> str | None:
-        return self._connection.get_protocol_version_name()
-
-    def cipher(self) -> str | None:
-        return self._connection.get_cipher_name()
-
-    def certificate_der(self) -> bytes | None:
-        from cryptography.hazmat.primitives.serialization import Encoding
-
-        certificate = self._connection.get_peer_certificate(as_cryptography=True)
-        return None if certificate is None else certificate.public_bytes(Encoding.DER)
-
-
-def _check_name(certificate: Certificate, name: str) -> None:
-    """RFC 9110 4.3.4, RFC 9525: subjectAltName only, an address only against iPAddress."""
-    from service_identity import cryptography as identity
-
-    check = identity.verify_certificate_ip_address if is_address(name) else identity.verify_certificate_hostname
-    try:
-        check(certificate, name)
-    except Exception as error:
-        # Whatever cannot be read or matched is not the server that was asked for: this check fails closed.
-        words = f"certificate is for {_names_in(certificate)}, not for {name!r}; check the host name"
-        raise CertificateError(f"{words}, else the server's owner must replace it") from error
-
-
-def _names_in(certificate: Certificate) -> str:
-    from cryptography import x509
-
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
-        return "no host at all (it has no readable subjectAltName; its common name does not count)"
-    return ", ".join(repr(str(name.value)) for name in names)

@@ -1,8 +1,8 @@
 """One TLS session as bytes: ciphertext in, plaintext out, and back.
 
 Lives here: `TlsStream`, the one shape in which the engine speaks TLS, `TlsBinding`, the seam to either OpenSSL binding,
-the stdlib's binding, and the words of TLS errors. Must never come in: sockets, threads, files. engine/trust.py reads
-certificates, makes the contexts, checks host names, and has the pyOpenSSL binding, which that check belongs to.
+and the words of TLS errors. Must never come in: sockets, threads, files. The bindings are protocol/stdlib_tls.py and
+engine/pyopenssl.py, which checks host names, too; engine/trust.py reads certificates and makes the contexts.
 
 How it works. A binding runs OpenSSL over two memory BIOs. `feed` puts what the socket gave into the first one,
 `ciphertext` takes from the second what must be sent. Every step that may make OpenSSL speak (handshake, write, close,
@@ -23,7 +23,6 @@ from hyperpool.errors import CertificateError, ConnectionLost, HyperpoolError, R
 from hyperpool.protocol.tls_records import RecordCount
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
 Buffer = bytes | bytearray | memoryview
@@ -322,66 +321,3 @@ class TlsStream:
 
 def _with_hint(reason: str) -> str:
     return next((f"{reason}; {hint}" for words, hint in _REASON_HINTS.items() if words in reason), reason)
-
-
-def _offer_nothing(context: ssl.SSLContext) -> None:
-    try:
-        context.set_alpn_protocols([])
-    except MemoryError:  # how OpenSSL 1.1.1 says that it knows no empty list
-        context.set_alpn_protocols(["http/1.1"])
-
-
-class StdlibBinding:
-    """The stdlib's ssl over its MemoryBIOs, for callers who bring an ssl.SSLContext.
-
-    Owned by its TlsStream. Whoever makes one keeps others from making one of the same context at that time.
-    """
-
-    def __init__(self, context: ssl.SSLContext, name: str, offered: list[str]) -> None:
-        import ssl
-
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        try:
-            context.set_alpn_protocols(offered)
-            session = context.wrap_bio(incoming, outgoing, server_hostname=name)
-        except (ssl.SSLError, ValueError) as error:
-            raise TlsError(f"this ssl.SSLContext cannot be used for {name}: {error}") from error
-        finally:
-            # The session has its copy. The context is the caller's, who may use it for what speaks no HTTP/2.
-            _offer_nothing(context)
-        self._session = session
-        self.want_read, self.zero_return, self.error = ssl.SSLWantReadError, ssl.SSLZeroReturnError, ssl.SSLError
-        self.feed, self.outgoing = incoming.write, outgoing.read
-        self.recv, self.send = session.read, session.write
-        self.do_handshake, self.shutdown = session.do_handshake, session.unwrap
-
-    def check_host(self) -> None:
-        """Nothing: OpenSSL did it in the handshake, as far as the caller's context asks for it."""
-
-    def reason(self, error: Exception) -> str:
-        words = getattr(error, "reason", None) or str(error)
-        return str(words).replace("_", " ").lower()
-
-    def certificate_problem(self, error: Exception) -> tuple[int, str] | None:
-        import ssl
-
-        if not isinstance(error, ssl.SSLCertVerificationError):
-            return None
-        return error.verify_code, error.verify_message
-
-    def alpn(self) -> str | None:
-        return self._session.selected_alpn_protocol()
-
-    def version(self) -> str | None:
-        return self._session.version()
-
-    def cipher(self) -> str | None:
-        cipher = self._session.cipher()
-        return cipher[0] if cipher else None
-
-    def certificate_der(self) -> bytes | None:
-        try:
-            return self._session.getpeercert(binary_form=True)
-        except ValueError:
-            # "handshake not done yet"
-            return None
