@@ -18,7 +18,7 @@ from hyperpool.handoff.forks import Known, in_child
 from hyperpool.handoff.hooks import as_hooks
 from hyperpool.handoff.leash import caller
 from hyperpool.handoff.loop_thread import check_may_wait
-from hyperpool.handoff.source import Source, make_source, with_trailers
+from hyperpool.handoff.source import make_source, with_trailers
 from hyperpool.policy import auth as auths
 from hyperpool.policy import writing
 from hyperpool.policy.auth import AuthLike, Netrc
@@ -436,7 +436,7 @@ class Client:
             request = auths.apply(authenticate, request)
         retry = as_retry(self.retries if retries is NOT_GIVEN else retries)
         follows = self.follow_redirects if follow_redirects is NOT_GIVEN else follow_redirects
-        source = None if request.content is None else _source(request.content)
+        source = None if request.content is None else make_source(request.content)
         plan = Plan(
             request,
             source if trailers is None else with_trailers(source, trailers),
@@ -490,14 +490,6 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.pool!r}>"
-
-
-def _source(content: Any) -> Source | None:
-    if isinstance(content, (bytes, str)):
-        return make_source(content)
-    from hyperpool.policy.multipart import Multipart
-
-    return content.source() if isinstance(content, Multipart) else make_source(content)
 
 
 @in_child

@@ -218,7 +218,7 @@ def make_source(content: Any) -> Source | None:
     """
     if content is None:
         return None
-    if hasattr(content, "claim"):  # a `FedSource`, or a source of the asyncio face
+    if hasattr(content, "claim"):  # a `FedSource`, a source of the asyncio face, or a form with files
         source: Source = content.claim()
         return source
     if isinstance(content, bytes):

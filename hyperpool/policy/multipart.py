@@ -68,8 +68,8 @@ class Multipart:
             yield b"\r\n"
         yield self._end
 
-    def source(self) -> StreamSource:
-        """The body for one request and its repetitions."""
+    def claim(self) -> StreamSource:
+        """The body for one request and its repetitions, as `make_source` asks for it."""
         return StreamSource(self.__iter__, length_bytes=self.length_bytes, replayable=self.replayable)
 
 
