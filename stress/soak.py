@@ -45,7 +45,7 @@ from pathlib import Path
 
 import hyperpool
 from hyperpool import demo
-from stress import sockets, storm
+from stress import sockets, storm, targets
 
 # Descriptors and threads at the end of the fitted line, above those at its beginning.
 SLACK = 3.0
@@ -114,7 +114,7 @@ class Soak:
     Shared; the tally guards itself, the rest is immutable but for the event and the counter, each one atomic step.
     """
 
-    def __init__(self, client: hyperpool.Client, target: storm.Target, options: argparse.Namespace) -> None:
+    def __init__(self, client: hyperpool.Client, target: targets.Target, options: argparse.Namespace) -> None:
         self.is_over = threading.Event()
         self.tally = storm.Tally()
         self._client = client
@@ -293,7 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.tracemalloc:
         tracemalloc.start()
     with demo.serve_elsewhere() as server:
-        target = storm.Target(server.origin, server.ca_pem, is_h2=True, uploads=None)
+        target = targets.Target(server.origin, server.ca_pem, is_h2=True, uploads=None)
         client = hyperpool.Client(verify=server.ca_pem, trust_env=False, timeout=PATIENCE_S)
         soak = Soak(client, target, options)
         try:

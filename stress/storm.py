@@ -2,6 +2,8 @@
 
     python -m stress.storm --server nginx --threads 64 --requests 20000 --seed 1
     python -m stress.storm --server nghttpd --switch-interval 1e-6 --cancels 0.05 --timeouts 0.02 --early-close 0.05
+    python -m stress.storm --server caddy --reload-every 2 --sockets 5
+    python -m stress.storm --server apache-h1 --keepalive-requests 50 --partial 0.2
 
 What request number i does follows from the seed and i alone, whichever thread meets it: `--only i` repeats it. A
 cancel or a short timeout may come too late, and then the body must be right; anything else that is unexpected is an
@@ -26,13 +28,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import hyperpool
-from hyperpool import demo
 from hyperpool.testing.paths import pattern, pattern_at
-from stress import servers, sockets
+from stress import servers, sockets, targets
+from stress.targets import Target
 
 # Mostly small, as traffic is; the mean is about 37 KB.
 SIZES = (0, 1, 100, 1_000, 1_024, 10_000, 16_384, 65_536, 100_000, 262_144, 1_048_576)
@@ -40,20 +41,6 @@ SIZE_WEIGHTS = (6, 6, 20, 20, 20, 10, 6, 5, 4, 2, 1)
 
 SAMPLE_S = 0.02
 ERRORS_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The server of a storm. Immutable. ``uploads`` is where a PUT ends up on disk, None where it does not."""
-
-    origin: str
-    ca_pem: bytes
-    is_h2: bool
-    uploads: Path | None
-
-    @property
-    def port(self) -> int:
-        return int(self.origin.rpartition(":")[2])
 
 
 @dataclass
@@ -129,11 +116,12 @@ class Storm:
             chance = random.Random(f"{self.options.seed}:{number}")
             act = self._choose(chance)
             try:
-                outcome, body_bytes = act(chance, number)
+                self.tally.add(*act(chance, number))
             except Exception as error:
+                if self.target.is_losing and isinstance(error, hyperpool.ConnectionLost):
+                    self.tally.add("lost with a connection", 0)
+                    continue
                 self.tally.error(f"#{number} {act.__name__.strip('_')}: {type(error).__name__}: {error}")
-            else:
-                self.tally.add(outcome, body_bytes)
 
     def _next(self) -> int | None:
         with self._numbers_lock:
@@ -143,6 +131,7 @@ class Storm:
         options = self.options
         shares = [(options.cancels, self._cancel), (options.timeouts, self._time_out)]
         shares += [(options.early_close, self._close_early), (options.uploads, self._upload), (0.1, self._stream)]
+        shares += [(options.partial, self._ask_for_less)]
         point = chance.random()
         for share, act in shares:
             if point < share:
@@ -165,7 +154,8 @@ class Storm:
 
     def _upload(self, chance: random.Random, number: int) -> tuple[str, int]:
         body = pattern_at(chance.randrange(65_000), _size(chance))
-        form = chance.choice((_as_bytes, _as_file, _as_pieces))
+        forms = (_as_bytes, _as_file, _as_pieces) if self.target.takes_pieces else (_as_bytes, _as_file)
+        form = chance.choice(forms)
         is_put = self.target.uploads is not None and chance.random() < 0.5
         try:
             return self._send(number, body, form(body), is_put)
@@ -225,6 +215,26 @@ class Storm:
         _compare(response, read, pattern(len(read)))
         return "closed early", len(read)
 
+    def _ask_for_less(self, chance: random.Random, number: int) -> tuple[str, int]:
+        """HEAD, a conditional GET, or a range. A server may know none but the first, and then gives all."""
+        size = _size(chance)
+        if chance.random() < 0.4:
+            return "HEAD", _check(self.client.head(self._bytes(size)), b"")
+        if chance.random() < 0.5:
+            response = self.client.get(self._bytes(size), headers=self._validators(size))
+            return f"conditional, {response.status_code}", _check_part(response, 304, b"", pattern(size))
+        first = chance.randrange(size + 1)
+        response = self.client.get(self._bytes(size), headers={"Range": f"bytes={first}-"})
+        if response.status_code == 416:  # its body is the server's own
+            return "range, 416", 0
+        part = pattern_at(first, size - first)
+        return f"range, {response.status_code}", _check_part(response, 206, part, pattern(size))
+
+    def _validators(self, size: int) -> dict[str, str]:
+        known = self.client.head(self._bytes(size)).headers
+        pairs = (("If-None-Match", "ETag"), ("If-Modified-Since", "Last-Modified"))
+        return {condition: known[name] for condition, name in pairs if name in known}
+
     def _bytes(self, size: int) -> str:
         return f"{self.target.origin}/bytes/{size}"
 
@@ -250,9 +260,20 @@ def _check(response: hyperpool.Response, wanted: bytes) -> int:
     return len(wanted)
 
 
+def _check_part(response: hyperpool.Response, status: int, part: bytes, whole: bytes) -> int:
+    if response.status_code != status:
+        return _check(response, whole)
+    _compare_bytes(response.content, part)
+    return len(part)
+
+
 def _compare(response: hyperpool.Response, got: bytes, wanted: bytes) -> None:
     if response.status_code not in (200, 201, 204):
         raise WrongAnswer(f"status {response.status_code}")
+    _compare_bytes(got, wanted)
+
+
+def _compare_bytes(got: bytes, wanted: bytes) -> None:
     if got != wanted:
         pairs = enumerate(zip(got, wanted, strict=False))
         place = next((i for i, (a, b) in pairs if a != b), min(len(got), len(wanted)))
@@ -262,33 +283,27 @@ def _compare(response: hyperpool.Response, got: bytes, wanted: bytes) -> None:
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def serve(name: str, keepalive_requests: int) -> Iterator[Target]:
-    """Start the server that is asked for."""
-    if name == "embedded":
-        with demo.serve_elsewhere() as server:
-            yield Target(server.origin, server.ca_pem, is_h2=True, uploads=None)
-        return
-    if name == "nghttpd":
-        with servers.nghttpd() as served:
-            yield Target(served.origin, served.ca_pem, is_h2=True, uploads=None)
-        return
-    is_h2 = name == "nginx"
-    with servers.nginx(h2=is_h2, keepalive_requests=keepalive_requests) as served:
-        yield Target(served.origin, served.ca_pem, is_h2, served.uploads)
-
-
 def run(storm: Storm, peaks: Peaks) -> None:
     """Let the threads do all requests, with a line about it each second."""
     is_over = threading.Event()
     workers = [threading.Thread(target=storm.work, name=f"worker-{n}") for n in range(storm.options.threads)]
-    watcher = threading.Thread(target=_watch, args=(storm, peaks, is_over), name="watcher")
-    for thread in (*workers, watcher):
+    beside = [threading.Thread(target=_watch, args=(storm, peaks, is_over), name="watcher")]
+    if storm.options.reload_every:
+        beside.append(threading.Thread(target=_reload, args=(storm, is_over), name="reloader"))
+    for thread in (*workers, *beside):
         thread.start()
     for thread in workers:
         thread.join()
     is_over.set()
-    watcher.join()
+    for thread in beside:
+        thread.join()
+
+
+def _reload(storm: Storm, is_over: threading.Event) -> None:
+    """As an operator would, time and again."""
+    assert storm.target.reload is not None
+    while not is_over.wait(storm.options.reload_every):
+        storm.target.reload()
 
 
 def _watch(storm: Storm, peaks: Peaks, is_over: threading.Event) -> None:
@@ -310,8 +325,7 @@ def _say(line: str) -> None:
 
 def judge(storm: Storm, peaks: Peaks, left: list[str]) -> list[str]:
     """What is wrong with the run, as sentences; empty when all is well."""
-    per_version = 1 if storm.target.is_h2 else storm.client.pool.limits.max_http1_connections_per_origin
-    allowed = storm.options.sockets or per_version
+    allowed = storm.options.sockets or storm.target.connections
     wanted = 1 if storm.options.only is not None else storm.options.requests
     checks = {
         f"{storm.tally.error_count} errors": storm.tally.error_count == 0,
@@ -342,20 +356,25 @@ def report(storm: Storm, peaks: Peaks, seconds: float) -> None:
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stress.storm", description="Mixed load through one client.")
-    parser.add_argument("--server", choices=("nginx", "nginx-h1", "nghttpd", "embedded"), default="embedded")
+    parser.add_argument("--server", choices=targets.NAMES, default="embedded")
     parser.add_argument("--threads", type=int, default=64)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--uploads", type=float, default=0.1, help="share of requests; so are the next three")
+    parser.add_argument("--uploads", type=float, default=0.1, help="share of requests; so are the next four")
     parser.add_argument("--cancels", type=float, default=0.0)
     parser.add_argument("--timeouts", type=float, default=0.0)
     parser.add_argument("--early-close", type=float, default=0.0)
+    parser.add_argument("--partial", type=float, default=0.0, help="share of HEAD, conditional GET and ranges")
+    parser.add_argument("--reload-every", type=float, default=0.0, help="seconds between two graceful restarts")
     parser.add_argument("--switch-interval", type=float, help="seconds, for sys.setswitchinterval")
     parser.add_argument("--keepalive-requests", type=int, default=servers.KEEPALIVE_REQUESTS)
     parser.add_argument("--sockets", type=int, help="how many are allowed at a time")
     parser.add_argument("--deadline", type=float, default=540.0, help="seconds")
     parser.add_argument("--only", type=int, help="repeat one request by its number")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.reload_every and options.server not in targets.RELOADS:
+        parser.error(f"--reload-every is for {', '.join(sorted(targets.RELOADS))}")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -363,7 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
     faulthandler.dump_traceback_later(options.deadline, exit=True)
     if options.switch_interval:
         sys.setswitchinterval(options.switch_interval)
-    with serve(options.server, options.keepalive_requests) as target:
+    with targets.serve(options.server, options.keepalive_requests) as target:
         client = hyperpool.Client(verify=target.ca_pem, http2=target.is_h2, trust_env=False)
         storm, peaks = Storm(client, target, options), Peaks()
         began_at = time.monotonic()
