@@ -109,8 +109,21 @@ class Connections:
             # Before the number of its closed socket comes back with a new one.
             self._watch_socket(connection, 0)
 
-    def least_loaded(self) -> Connection | None:
-        """The one that should carry the next exchange; None where all are full."""
+    def next_carrier(self) -> Connection | None:
+        """The one that should carry the next exchange; None where all are full.
+
+        One that carries nothing is listened to first. Its peer may have closed it since the selector looked (it was
+        restarted, or the end came right behind an answer): a request that is known to come too late is not sent.
+        """
+        while (connection := self._least_loaded()) is not None and not connection.load:
+            connection.read()
+            if connection.free_slots > 0:
+                return connection
+            self.touch(connection)
+            self.watch(connection)
+        return connection
+
+    def _least_loaded(self) -> Connection | None:
         least, least_load = None, 0
         for connection in self._all:
             if connection.free_slots > 0:

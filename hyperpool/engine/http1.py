@@ -24,6 +24,7 @@ from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError,
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.protocol import events
+from hyperpool.protocol.fields import IDEMPOTENT
 from hyperpool.protocol.h1_codec import H1Codec
 from hyperpool.protocol.h2_codec import H2Codec
 from hyperpool.proxies import forwards
@@ -55,6 +56,8 @@ class Http1Connection(Connection):
         self._trailers: events.Fields = []
         self._sending = False
         self._upload_parked = False
+        # Whether a request has started that could not be sent again, and nothing was written since.
+        self._listens_first = False
         self._used = False
         self._idle_since = host.now
         self._begins_at_bytes = -1
@@ -109,6 +112,7 @@ class Http1Connection(Connection):
         self._begins_at_bytes = self._written_bytes
         self._number = self._h1.open(head, end=not self._sending)
         exchange.begin(None, self.host.now)
+        self._listens_first = self._used and exchange.request.method not in IDEMPOTENT
         if self._sending and exchange.head.expects_continue:
             self._upload_parked = True
             self._expectations.hold(exchange, self.host.now)
@@ -170,6 +174,10 @@ class Http1Connection(Connection):
 
     def pump(self) -> None:
         """Send the body until the caller or the socket says stop."""
+        if self._listens_first:
+            self._listens_first = False
+            if self._is_over():
+                return
         room_bytes, unwritten_bytes = BACKLOG_BYTES - self.transport.backlog_bytes, 0
         while self._sending and not self._upload_parked and room_bytes > 0:
             assert self._exchange is not None
@@ -180,6 +188,19 @@ class Http1Connection(Connection):
             if unwritten_bytes >= WRITE_BYTES:
                 self._write_out()
                 unwritten_bytes = 0
+
+    def _is_over(self) -> bool:
+        """Whether the server has ended a kept-alive connection before a byte of its next request was written.
+
+        Other connections had their turn since this one was chosen, and the request is lost if it goes out now: the
+        server may have acted on it, for all that anybody knows then (RFC 9112 9.3.1).
+        """
+        # What a server says before it is asked is no answer: 408, as some say goodbye.
+        if not self.transport.receive() and not self.transport.eof and self.transport.failure is None:
+            return False
+        self._h1.data_to_send()
+        self.abort(ConnectionLost("the server closed the connection", processed="no"))
+        return True
 
     def _send_piece(self, exchange: Exchange) -> int:
         body = exchange.request_body

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 
 import pytest
 from engine_bench import Bench, Endless, H1Peer, HandFed
 
-from hyperpool.engine.connection import BACKLOG_BYTES, Life
+from hyperpool.engine.connection import BACKLOG_BYTES, NEVER_WRITTEN, Life
+from hyperpool.engine.http1 import Http1Connection
 from hyperpool.errors import (
     ConnectionLost,
     LocalProtocolError,
@@ -18,7 +20,7 @@ from hyperpool.errors import (
     WriteTimeout,
 )
 from hyperpool.handoff import messages
-from hyperpool.handoff.exchange import State
+from hyperpool.handoff.exchange import Exchange, State
 from hyperpool.values import Timeout
 
 MakeBench = Callable[..., Bench]
@@ -258,6 +260,63 @@ def test_an_idle_connection_that_the_peer_closed_is_not_used(bench: Bench) -> No
     assert call.response.ok and call.response.retries == ()
 
 
+def say_goodbye(peer: H1Peer, words: bytes = b"") -> None:
+    """The peer ends, as TCP does it: who writes to it is not told."""
+    peer.send(words)
+    peer.flush()
+    peer.sock.shutdown(socket.SHUT_WR)
+
+
+def test_a_connection_that_ends_right_behind_an_answer_is_not_used(make_bench: MakeBench) -> None:
+    # The selector has announced the answer alone. A POST that goes out now can never be sent again (L9).
+    bench = make_bench(max_http1_connections_per_origin=1)
+    peer, first = bench.open_h1(), bench.submit("/first")
+    call = bench.submit("/next", method="POST", content=b"pay")
+    bench.run()
+    peer.respond()
+    say_goodbye(peer)
+    bench.run()
+    second = bench.connect_h1()
+    second.answers = True
+    bench.run()
+    assert first.response.ok and call.response.retries == ()
+    assert (peer.paths, second.paths) == (["/first"], ["/next"])
+
+
+def before_it_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Something happens when a request has its connection, and before a byte of it is written."""
+    start = Http1Connection.start
+
+    def started(connection: Http1Connection, exchange: Exchange) -> None:
+        monkeypatch.undo()
+        start(connection, exchange)
+        act()
+
+    monkeypatch.setattr(Http1Connection, "start", started)
+
+
+LAST_WORDS = {
+    "nothing": b"",
+    "408": b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("words", LAST_WORDS)
+def test_a_post_is_not_written_to_a_connection_that_the_peer_has_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    peer = bench.open_h1()
+    busy(bench, peer)
+    before_it_writes(bench, monkeypatch, lambda: say_goodbye(peer, LAST_WORDS[words]))
+    call = bench.submit("/next", method="POST", content=b"pay" * 100_000)
+    bench.run()
+    second = bench.connect_h1()
+    second.answers = True
+    bench.run()
+    assert call.response.ok and [each.reason for each in call.response.retries] == [NEVER_WRITTEN]
+    assert (peer.paths, second.paths) == (["/warm"], ["/next"])
+
+
 def go_stale(bench: Bench, peer: H1Peer) -> None:
     """The peer closes after the request has left, before an answer."""
     busy(bench, peer)
@@ -374,11 +433,13 @@ def test_a_request_whose_answer_had_begun_is_not_resent(bench: Bench) -> None:
     assert isinstance(call.error, ConnectionLost) and bench.dialer.started == 1
 
 
-def test_a_stale_connection_that_is_noticed_while_writing_is_replaced_at_once(bench: Bench) -> None:
+def test_a_stale_connection_that_is_noticed_while_writing_is_replaced_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peer = bench.open_h1()
     busy(bench, peer)
+    before_it_writes(bench, monkeypatch, peer.sock.close)
     call = bench.submit("/again")
-    bench.clock.before_next = peer.sock.close  # after the loop's look at its sockets, before it writes
     bench.run()
     second = bench.connect_h1()
     second.answers = True
