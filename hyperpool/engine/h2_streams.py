@@ -143,14 +143,18 @@ class Streams:
     def _on_broken(self, stream: Stream, event: events.Broken) -> None:
         self.break_off(stream, event.error, h2_codec.PROTOCOL_ERROR)
 
-    def deny_above(self, last_stream_id: int, reason: str, *, refused: bool) -> None:
-        """The server has not processed the streams above this one, and will not (RFC 9113 6.8)."""
+    def deny_above(self, last_stream_id: int, reason: str, *, refused: bool, suspect: bool) -> None:
+        """The server has not processed the streams above this one, and will not (RFC 9113 6.8).
+
+        ``refused``: that counts towards the bound of resends; ``suspect``: for the first of them it does at least.
+        """
         # It speaks of the streams that we opened; those that it opened itself have even numbers.
         unprocessed = [each for each in self.open.values() if each.stream_id % 2 and each.stream_id > last_stream_id]
         for stream in unprocessed:
             self.forget(stream)
             if stream.exchange.state is State.OPEN:
-                self._not_processed(stream.exchange, reason, refused=refused)
+                self._not_processed(stream.exchange, reason, refused=refused or suspect)
+                suspect = False
             else:
                 message = f"the server denied a stream that it had answered ({reason})"
                 self._fail(stream.exchange, ConnectionLost(message, **stream.exchange.where()))

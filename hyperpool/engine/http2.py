@@ -222,7 +222,11 @@ class Http2Connection(Connection):
         # A server that retires connections (nginx's keepalive_requests) has served others first: that a queue moves on
         # by a few at a time is no refusal of those at its end.
         refused = calm or event.last_stream_id == 0
-        self._streams.deny_above(event.last_stream_id, f"GOAWAY {h2_codec.error_name(event.code)}", refused=refused)
+        # A server that ends with an error may have met it in the first stream that it does not name (HAProxy, for a
+        # head larger than its buffer): sent again without a bound, that one would end each connection that it meets.
+        suspect = event.code != h2_codec.NO_ERROR
+        reason = f"GOAWAY {h2_codec.error_name(event.code)}"
+        self._streams.deny_above(event.last_stream_id, reason, refused=refused, suspect=suspect)
 
     def _on_settings(self, event: events.PeerSettings) -> None:
         self._uploads.unpark_all(self.host.now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from engine_bench import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, Bench, H2Peer, HandFed
+from engine_bench import CANCEL, ENHANCE_YOUR_CALM, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, Bench, H2Peer, HandFed
 
 from hyperpool.engine.connection import MAX_RESENDS, Life
 from hyperpool.engine.http2 import Http2Connection
@@ -238,6 +238,20 @@ def test_a_server_that_retires_connections_after_each_request_is_served_to_the_e
         assert call.done and call.error is None
         peer = reconnect(bench) if bench.dialer.pending else peer
     assert len(calls[-1].exchange.resends) > MAX_RESENDS
+
+
+@pytest.mark.parametrize(("code", "counted"), [(NO_ERROR, [0, 0]), (PROTOCOL_ERROR, [1, 0])])
+def test_of_a_server_that_ends_with_an_error_the_first_stream_that_it_does_not_name_counts_as_refused(
+    bench: Bench, code: int, counted: list[int]
+) -> None:
+    # HAProxy ends so over a head that is larger than its buffer: without a bound it would end one after the other.
+    peer, calls = bench.open_h2(), bench.submit_many(3)
+    bench.run()
+    peer.go_away(1, code)
+    bench.run()
+    assert [call.exchange.refusals for call in calls[1:]] == counted
+    second = reconnect(bench)
+    assert second.paths == ["/1", "/2"]
 
 
 def test_refused_streams_keep_their_order_and_any_method_is_resent(bench: Bench) -> None:
