@@ -317,4 +317,9 @@ def may_repeat(exchange: Exchange) -> bool:
     RFC 9112 9.3.1 and RFC 9110 9.2.2: the server may have closed just as the request left; repeating is safe for
     idempotent methods.
     """
-    return may_resend(exchange) and not exchange.resends and exchange.request.method in IDEMPOTENT
+    return may_resend(exchange) and is_repeatable(exchange)
+
+
+def is_repeatable(exchange: Exchange) -> bool:
+    """Whether it may be lost once: what is not is written with more care (see `Connections.next_carrier`)."""
+    return exchange.replayable and not exchange.resends and exchange.request.method in IDEMPOTENT

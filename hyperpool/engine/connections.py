@@ -9,7 +9,7 @@ from __future__ import annotations
 import selectors
 from collections.abc import Iterator
 
-from hyperpool.engine.connection import Connection, Life
+from hyperpool.engine.connection import Connection, Life, is_repeatable
 from hyperpool.engine.timers import Timers
 from hyperpool.handoff.exchange import Exchange
 
@@ -109,19 +109,21 @@ class Connections:
             # Before the number of its closed socket comes back with a new one.
             self._watch_socket(connection, 0)
 
-    def next_carrier(self) -> Connection | None:
-        """The one that should carry the next exchange; None where all are full.
+    def next_carrier(self, exchange: Exchange) -> Connection | None:
+        """The one that should carry this exchange, which is the next; None where all are full.
 
-        One that carries nothing is listened to first. Its peer may have closed it since the selector looked (it was
-        restarted, or the end came right behind an answer): a request that is known to come too late is not sent.
+        One that carries nothing is listened to first where the request could not go out again if it were lost. The peer
+        may have closed since the selector looked: it was restarted, or its end came right behind an answer.
         """
-        while (connection := self._least_loaded()) is not None and not connection.load:
+        while (connection := self._least_loaded()) is not None:
+            if connection.load or is_repeatable(exchange):
+                return connection
             connection.read()
             if connection.free_slots > 0:
                 return connection
             self.touch(connection)
             self.watch(connection)
-        return connection
+        return None
 
     def _least_loaded(self) -> Connection | None:
         least, least_load = None, 0

@@ -16,6 +16,7 @@ from hyperpool.engine.connection import (
     Connection,
     Host,
     Life,
+    is_repeatable,
     may_repeat,
 )
 from hyperpool.engine.expectations import CONTINUE, REFUSAL, Expectations
@@ -24,7 +25,6 @@ from hyperpool.errors import ConnectionLost, HyperpoolError, LocalProtocolError,
 from hyperpool.handoff.deadlines import NEVER
 from hyperpool.handoff.exchange import Exchange
 from hyperpool.protocol import events
-from hyperpool.protocol.fields import IDEMPOTENT
 from hyperpool.protocol.h1_codec import H1Codec
 from hyperpool.protocol.h2_codec import H2Codec
 from hyperpool.proxies import forwards
@@ -56,7 +56,7 @@ class Http1Connection(Connection):
         self._trailers: events.Fields = []
         self._sending = False
         self._upload_parked = False
-        # Whether a request has started that could not be sent again, and nothing was written since.
+        # Whether a request has started that could not go out again if it were lost, and nothing was written since.
         self._listens_first = False
         self._used = False
         self._idle_since = host.now
@@ -112,7 +112,7 @@ class Http1Connection(Connection):
         self._begins_at_bytes = self._written_bytes
         self._number = self._h1.open(head, end=not self._sending)
         exchange.begin(None, self.host.now)
-        self._listens_first = self._used and exchange.request.method not in IDEMPOTENT
+        self._listens_first = self._used and not is_repeatable(exchange)
         if self._sending and exchange.head.expects_continue:
             self._upload_parked = True
             self._expectations.hold(exchange, self.host.now)

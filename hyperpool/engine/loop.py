@@ -325,7 +325,10 @@ class OriginLoop:
         self._waiting.run_timers(self.now)
         if not self._connections and (hopeless := self._dials.take_hopeless()) is not None:
             self._endings.fail_waiting(hopeless)
-        while (first := self._waiting.first(self.now)) and (connection := self._connections.next_carrier()) is not None:
+        while first := self._waiting.first(self.now):
+            connection = self._connections.next_carrier(first)
+            if connection is None:
+                break
             self._start(connection, first)
             self._waiting.discard(first)  # after its start, so that a crash there cannot lose it (L5)
         if self.now < self._closing_at:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 from engine_bench import Bench, Endless, H1Peer, HandFed
 
 from hyperpool.engine.connection import BACKLOG_BYTES, NEVER_WRITTEN, Life
 from hyperpool.engine.http1 import Http1Connection
+from hyperpool.engine.reports import Reports
 from hyperpool.errors import (
     ConnectionLost,
     LocalProtocolError,
@@ -356,6 +358,35 @@ def test_it_is_not_resent_twice(bench: Bench) -> None:
     peer.close()
     bench.run()
     assert isinstance(call.error, ConnectionLost) and call.error.processed == "maybe"
+
+
+def test_what_was_lost_once_goes_out_on_no_other_connection_that_has_just_closed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server that restarts closes all that it keeps: the second of them would cost the request.
+    peer = bench.open_h1()
+    other = bench.submit("/other")
+    bench.run()
+    second = bench.open_h1()
+    busy(bench, second)
+    call = bench.submit("/stale")
+    bench.run()
+    peer.respond()  # both are kept-alive now
+    bench.run()
+    requeue = Reports.requeue
+
+    def requeued(reports: Reports, *what: Any, **how: Any) -> None:
+        requeue(reports, *what, **how)
+        say_goodbye(peer)
+
+    monkeypatch.setattr(Reports, "requeue", requeued)
+    second.close()
+    bench.run()
+    third = bench.connect_h1()
+    third.answers = True
+    bench.run()
+    assert other.response.ok and call.response.ok
+    assert (peer.paths, third.paths) == (["/other"], ["/stale"])
 
 
 def test_a_post_that_a_kept_alive_connection_lost_may_have_been_processed(bench: Bench) -> None:
