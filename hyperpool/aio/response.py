@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperpool.aio.uploads import AsyncSource
 from hyperpool.aio.waiting import Turns, take, through
-from hyperpool.errors import DecodeError, HTTPStatusError, LocalProtocolError
+from hyperpool.errors import DecodeError, HTTPStatusError, HyperpoolError, LocalProtocolError
 from hyperpool.handoff.pieces import Decoding, DelimitedLines, Lines, Resizer, TextDecoder, known_charset
 from hyperpool.handoff.response import Response
 from hyperpool.protocol.content import make_decoder
@@ -202,7 +202,7 @@ class AsyncResponse:
     async def aiter_raw(self, n: int | None = None) -> AsyncIterator[bytes]:
         """The body as it came, still encoded: pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
         pieces = self._raw_pieces(holds=n is not None)
-        async for piece in pieces if n is None else through(pieces, Resizer(n)):
+        async for piece in pieces if n is None else _sized(pieces, n):
             yield piece
 
     def aiter_bytes(self, n: int | None = None) -> AsyncIterator[bytes]:
@@ -212,7 +212,7 @@ class AsyncResponse:
     async def _bytes(self, n: int | None, *, holds: bool) -> AsyncIterator[bytes]:
         pieces = self._decoded_pieces(holds=holds)
         try:
-            async for piece in pieces if n is None else through(pieces, Resizer(n)):
+            async for piece in pieces if n is None else _sized(pieces, n):
                 yield piece
         except DecodeError as error:
             error.__dict__.update(self._where())  # a decoder does not know whose body it reads
@@ -292,3 +292,15 @@ class AsyncResponse:
 async def _one(piece: bytes) -> AsyncIterator[bytes]:
     if piece:
         yield piece
+
+
+async def _sized(pieces: AsyncIterator[bytes], n: int) -> AsyncIterator[bytes]:
+    """The same in pieces of ``n`` bytes. The last may be shorter; where the body was cut, the error is behind that."""
+    step = Resizer(n)
+    try:
+        async for piece in through(pieces, step):
+            yield piece
+    except HyperpoolError:
+        for rest in step.end():
+            yield rest
+        raise

@@ -60,7 +60,10 @@ class ByteReader:
         self.over = False
 
     def read(self, n: int | None = -1) -> bytes:
-        """The next ``n`` bytes, fewer only at the end; all that is left for -1 or None."""
+        """The next ``n`` bytes, fewer only at the end; all that is left for -1 or None.
+
+        Where an error comes first, what came before it stays to be read with a smaller ``n``, or by `read1`.
+        """
         wanted = _bound(n)
         # One slice, where the piece that came last has enough: what small reads leave of a large one is not copied.
         return self._cut(wanted) if wanted <= len(self._piece) - self._at else self._gather(wanted, self._part)
@@ -90,7 +93,17 @@ class ByteReader:
         if n is None:
             return self.take
         size = arguments.whole("n", n, least=1)
-        return lambda: self.read(size) or None
+        return lambda: self._take_sized(size)
+
+    def _take_sized(self, size: int) -> bytes | None:
+        try:
+            return self.read(size) or None
+        except HyperpoolError:
+            if self._at < len(
+                self._piece
+            ):  # a piece may be short, and who takes it asks for another: that has the error
+                return self._cut(size)
+            raise
 
     def _gather(self, wanted: int, next_part: Callable[[int], bytes], last: bytes = b"") -> bytes:
         """Parts until there are enough, or one ends with ``last``."""
@@ -104,9 +117,7 @@ class ByteReader:
                 wanted -= len(part)
                 if last and part.endswith(last):
                     break
-        except HyperpoolError:
-            raise
-        except BaseException:  # Ctrl-C: who reads on gets what came before it
+        except BaseException:  # Ctrl-C, or a body that was cut: who reads on gets what came before it
             self._piece, self._at = b"".join(parts) + self._piece[self._at :], 0
             raise
         return parts

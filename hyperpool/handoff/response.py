@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hyperpool.errors import DecodeError, ResponseClosed
+from hyperpool.errors import DecodeError, HyperpoolError, ResponseClosed
 from hyperpool.handoff.charset import apparent, detected, named
 from hyperpool.handoff.leash import Leash
 from hyperpool.handoff.loop_thread import check_may_wait
@@ -131,7 +131,8 @@ class Response(ResponseHead):
     # -- the body, piece by piece ----------------------------------------------------------------------------------
 
     # Of a streamed body all of these go on where another has stopped. One that is here begins anew with each iterator,
-    # and `read` and its kin go on among themselves.
+    # and `read` and its kin go on among themselves. Where a body is cut, pieces of bytes and of text give all that came
+    # before they give the error; what `read` would give in part, and a line, is kept: it would look like the end.
 
     def iter_raw(self, n: int | None = None) -> Iterator[bytes]:
         """The body as it came, still encoded: pieces of ``n`` bytes (the last may be shorter), or as they arrive."""
@@ -153,7 +154,8 @@ class Response(ResponseHead):
     def read(self, n: int | None = -1) -> bytes:
         """The next ``n`` decoded bytes, fewer only at the end; all that is left for -1 or None. Blocks.
 
-        Raises LocalProtocolError where another thread is just reading: bytes would be given twice, or lost.
+        Raises LocalProtocolError where another thread is just reading: bytes would be given twice, or lost. What came
+        before an error is left to `read1` and to `iter_bytes`.
         """
         return self._go_on().decoded().read(n)
 
@@ -359,6 +361,8 @@ def _streamed(pipe: BodyPipe, reading: dict[str, Any]) -> Callable[[], bytes | N
         try:
             check_may_wait("reading a streamed response")
             return pipe.take() or None
+        except HyperpoolError:  # a part of reading, which may go on: the last piece of a size is given in its place
+            raise
         except BaseException:
             if pipe.handed == handed:  # whoever reads on misses nothing
                 reading.pop("by", None)

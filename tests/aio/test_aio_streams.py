@@ -219,14 +219,16 @@ def _when_opened(gate: threading.Event) -> Any:
 # -- errors in mid-body ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("way", ["aiter_raw", "aiter_bytes", "aiter_text"])
+@pytest.mark.parametrize("n", [None, 100_000])
 @in_event_loop
-async def test_what_came_before_an_error_is_given_first(kit: Kit) -> None:
+async def test_what_came_before_an_error_is_given_first(kit: Kit, way: str, n: int | None) -> None:
     cut = Reply(body=iter([PIECE] * 4), fault=Reset(), fault_after_bytes=3 * len(PIECE))
     server, client = kit.pair(handler=lambda request: cut)
     received = 0
     async with client.stream("GET", server.url()) as response:
         with pytest.raises(hyperpool.StreamReset):
-            async for piece in response.aiter_bytes():
+            async for piece in getattr(response, way)(n):
                 received += len(piece)
     assert received == 3 * len(PIECE)
 

@@ -252,6 +252,60 @@ def test_an_error_ends_every_way_for_good() -> None:
             next(response.iter_lines())
 
 
+def cut(*pieces: bytes, fields: Any = ()) -> Response:
+    """A response whose connection is lost behind these pieces."""
+    pipe = open_pipe()
+    for piece in pieces:
+        pipe.feed(piece)
+    pipe.fail(ConnectionLost("gone", origin="https://a.test", processed="maybe"))
+    return streaming(pipe, fields=fields)
+
+
+@pytest.mark.parametrize("way", ["iter_raw", "iter_bytes", "iter_text"])
+def test_pieces_of_a_size_give_what_came_before_the_error(way: str) -> None:
+    pieces, got = getattr(cut(b"abcd", b"efg"), way)(5), []
+    with pytest.raises(ConnectionLost):
+        while True:
+            got.append(next(pieces))
+    assert got == (["abcde", "fg"] if way == "iter_text" else [b"abcde", b"fg"])
+    with pytest.raises(ConnectionLost):
+        next(pieces)
+
+
+def test_so_it_is_where_the_body_is_coded_and_cut() -> None:
+    coded = gzip.compress(b"abcdefg")
+    pieces = cut(coded[:-4], fields=GZIP).iter_bytes(5)
+    assert (next(pieces), next(pieces)) == (b"abcde", b"fg")
+    with pytest.raises(ConnectionLost):
+        next(pieces)
+
+
+READS: dict[str, Callable[[Response], Any]] = {
+    "read": Response.read,
+    "read of a size": lambda response: response.read(8),
+    "readline": Response.readline,
+    "readlines": Response.readlines,
+}
+
+
+@pytest.mark.parametrize("way", READS)
+def test_what_would_look_like_the_end_is_left_to_who_asks_for_pieces(way: str) -> None:
+    response = cut(b"abcd", b"efg")
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            READS[way](response)
+    assert response.read(3) == b"abc" and response.read1() == b"defg"
+    with pytest.raises(ConnectionLost):
+        response.read1()
+
+
+def test_a_line_is_never_given_in_part() -> None:
+    lines = cut(b"a\nb").iter_lines()
+    assert next(lines) == "a"
+    with pytest.raises(ConnectionLost):
+        next(lines)
+
+
 @pytest.mark.parametrize("streamed", [False, True], ids=["collected", "streamed"])
 def test_what_reads_files_reads_responses(streamed: bool) -> None:
     response = make_response([TEXT[:5], TEXT[5:]], streamed=streamed)
