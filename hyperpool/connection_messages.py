@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from hyperpool.connection_errors import as_hyper_raises
 from hyperpool.handoff.pieces import Decoding
 from hyperpool.handoff.reading import ByteReader, Stage
+from hyperpool.handoff.response import PiecesInTurn
+from hyperpool.handoff.turns import in_turn
 from hyperpool.headers import HTTPHeaderMap
 from hyperpool.protocol.content import make_decoder
 from hyperpool.protocol.events import Chunked
@@ -43,19 +44,27 @@ def _reader(take: Callable[[], bytes | None]) -> ByteReader:
     return ByteReader(taken, {})
 
 
-def _whole_chunks(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Pieces cut at the ends of chunks; those that know of no chunks as they are."""
-    begun: list[bytes] = []
-    for piece in pieces:
+class _WholeChunks:
+    """Pieces cut at the ends of chunks; those that know of no chunks as they are.
+
+    Owned by one reader.
+    """
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
         at = 0
         for end in piece.ends if isinstance(piece, Chunked) else (len(piece),):
-            yield b"".join([*begun, piece[at:end]])
-            begun.clear()
+            yield b"".join([*self._begun, piece[at:end]])
+            self._begun.clear()
             at = end
         if rest := piece[at:]:
-            begun.append(rest)
-    if begun:
-        yield b"".join(begun)
+            self._begun.append(rest)
+
+    def end(self) -> Iterator[bytes]:
+        if self._begun:
+            yield b"".join(self._begun)
 
 
 def _map_of(pairs: Iterable[tuple[str, str]]) -> HTTPHeaderMap:
@@ -78,11 +87,15 @@ class _Message:
         self.headers = HTTPHeaderMap(response._parts.head.fields)
         self.stream_id = stream_id
         self._response = response
-        self._raw = _reader(partial(next, response.iter_raw(), None))
+        self._is_encoded = b"content-encoding" in self.headers
+        self._raw = _reader(response.source())
         self._decoded: ByteReader | None = None
+        # For `in_turn`, with which each step of reading here begins.
+        self._reading, self._where = response._reading, response._where
 
     # -- the body --------------------------------------------------------------------------------------------------
 
+    @in_turn
     def read(self, amt: int | None = None, decode_content: bool = True) -> bytes:
         """The next ``amt`` bytes of the body, fewer only at its end; all that is left for None. Blocks.
 
@@ -97,10 +110,12 @@ class _Message:
         Where the body is decoded, a piece is what a frame or chunk decodes to. A body without chunks comes in pieces
         of any size.
         """
-        if decode_content and self._is_encoded:
-            yield from iter(self._body(True).take, None)
-            return
-        yield from _whole_chunks(iter(self._raw.take, None))
+        return PiecesInTurn(lambda: self._taking(decode_content), self._reading, self._where)
+
+    def _taking(self, decode: bool) -> Callable[[], bytes | None]:
+        if decode and self._is_encoded:
+            return self._body(True).take
+        return Stage(self._raw.take, _WholeChunks()).take
 
     def __iter__(self) -> Iterator[bytes]:
         return self.read_chunked()
@@ -114,14 +129,14 @@ class _Message:
         return self._decoded
 
     @property
-    def _is_encoded(self) -> bool:
-        return b"content-encoding" in self.headers
-
-    @property
     def trailers(self) -> HTTPHeaderMap:
         """The trailer fields. What is left of the body is read into memory first, and stays readable. Blocks."""
-        self._raw.put_back(self._raw.read(None))
+        self._read_ahead()
         return _map_of(self._response.trailers.iteritems())
+
+    @in_turn
+    def _read_ahead(self) -> None:
+        self._raw.put_back(self._raw.read(None))
 
     # -- its end ---------------------------------------------------------------------------------------------------
 

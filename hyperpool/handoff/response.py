@@ -192,7 +192,7 @@ class Response(ResponseHead):
         """Pieces, of which each step is one thread's: of a streamed body there is one step at a time in all."""
         if self._leash is None or self._content is not None:
             return _Pieces(lambda: begin(self._new_reader(raw=raw)))
-        return _PiecesInTurn(lambda: begin(self._go_on(raw=raw)), self._reading, self._where)
+        return PiecesInTurn(lambda: begin(self._go_on(raw=raw)), self._reading, self._where)
 
     def _go_on(self, *, raw: bool = False) -> BodyReader:
         """The reader that stands where the last one has stopped."""
@@ -205,9 +205,7 @@ class Response(ResponseHead):
     def _new_reader(self, *, raw: bool = False) -> BodyReader:
         if self._content is not None and not raw:
             return BodyReader(_once(self._content), "", self._where())
-        if self._leash is None:
-            return BodyReader(_once(self._whole), self._coding(), self._where())
-        return BodyReader(_streamed(self._leash.pipe, self._reading), self._coding(), self._where())
+        return BodyReader(self.source(), self._coding(), self._where())
 
     def _coding(self) -> str:
         return field_value(self._parts.head.fields, b"content-encoding")
@@ -251,6 +249,15 @@ class Response(ResponseHead):
 
     def _known_charset(self) -> str:
         return known_charset(self.encoding)
+
+    # -- for faces that read in a way of their own -----------------------------------------------------------------
+
+    def source(self) -> Callable[[], bytes | None]:
+        """What gives the body as it came, piece by piece, None at the end. Who has it reads by nothing else.
+
+        It takes no turn: what stands between it and the caller does (`in_turn`), by the ``_reading`` of this response.
+        """
+        return _once(self._whole) if self._leash is None else _streamed(self._leash.pipe, self._reading)
 
     # -- for faces whose readers must not wait ---------------------------------------------------------------------
 
@@ -328,7 +335,7 @@ class _Pieces(Iterator[T]):
         return piece
 
 
-class _PiecesInTurn(_Pieces[T]):
+class PiecesInTurn(_Pieces[T]):
     """Pieces of a streamed body.
 
     Shared; each step is a turn.

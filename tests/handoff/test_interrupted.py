@@ -1,15 +1,13 @@
 """A signal handler that raises, as that of Ctrl-C does, may do so wherever the main thread calls or returns: no lock
 that a loop takes may stay locked by that, and no wake-up be lost (L3, L4).
 
-The moments are built by hand: a trace function raises at the Nth of them, for N = 1, 2, 3, ... until there is no Nth.
+The moments are built by hand: see tests/interrupts.py.
 """
 
 from __future__ import annotations
 
-import gc
 import gzip
 import itertools
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,44 +22,7 @@ from hyperpool.handoff.futures import LoopFuture, ResponseFuture
 from hyperpool.handoff.inbox import Inbox
 from hyperpool.handoff.response import Response
 from hyperpool.policy.courier import Courier, Step
-
-
-class Interrupt(BaseException):
-    """What the handler raises."""
-
-
-def interrupted_at(n: int, call: Callable[[], object], *, lines: bool = False) -> bool:
-    """Run it with an interrupt where it calls or returns for the Nth time; whether it did so as often.
-
-    With ``lines`` at each line as well, but neither in the test itself nor where our outermost frame returns to it:
-    what is given back there is the caller's.
-    """
-    steps = itertools.count(1)
-
-    def trace(frame: Any, event: str, arg: Any) -> Any:
-        frame.f_trace_lines = lines  # the interpreter looks for signals in calls and loops, not at each line
-        if lines and (is_here(frame) or (event == "return" and is_here(frame.f_back))):
-            return trace
-        if next(steps) == n:
-            sys.settrace(None)
-            raise Interrupt
-        return trace
-
-    before = sys.gettrace()
-    gc.disable()  # the finalizers of subjects before this one: what is raised there goes nowhere
-    sys.settrace(trace)
-    try:
-        call()
-    except Interrupt:
-        return True
-    finally:
-        sys.settrace(before)
-        gc.enable()
-    return False
-
-
-def is_here(frame: Any) -> bool:
-    return bool(frame.f_code.co_filename == __file__)
+from interrupts import Interrupt, interrupted_at, reads_on_or_is_told
 
 
 def is_free(lock: Any, in_thread: Callable[[Callable[[], object]], Any]) -> bool:
@@ -176,20 +137,19 @@ def test_who_was_interrupted_reads_on_without_a_gap_or_is_told(way: str, coding:
     """At each line of ours: a body of which a piece was lost never looks whole."""
     body = gzip.compress(BODY, mtime=0) if coding else BODY
     fields = [(b"content-encoding", b"gzip")] if coding else []
-    told = 0
-    for n in itertools.count(1):
-        response, got = make_response([body[:4], body[4:]], streamed=True, fields=fields), []
-        more = interrupted_at(n, lambda: READS[way](response, got), lines=True)  # noqa: B023 - it runs here
-        try:
-            READS[GOES_ON.get(way, "read all")](response, got)
-        except ResponseClosed:
-            told += 1
-        else:
-            whole = body if way == "iter_raw" else BODY
-            assert b"".join(got) in (whole, whole * (way == "content" and 2)), f"interrupted at step {n}"
-        if not more:
-            break
-    assert 0 < told < n
+    whole = body if way == "iter_raw" else BODY
+
+    def read_on(response: Response) -> bytes:
+        rest: list[bytes] = []
+        READS[GOES_ON.get(way, "read all")](response, rest)
+        return b"".join(rest)
+
+    reads_on_or_is_told(
+        lambda: make_response([body[:4], body[4:]], streamed=True, fields=fields),
+        READS[way],
+        read_on,
+        (whole, whole * 2) if way == "content" else (whole,),
+    )
 
 
 def test_a_buffer_that_cannot_be_written_takes_nothing() -> None:
