@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from hyperpool.engine.stats import OriginStats
     from hyperpool.handoff.response import Response
+    from hyperpool.protocol.events import Head
 
 
 class PoolStats(NamedTuple):
@@ -103,6 +104,7 @@ class ConnectionPool:
         source: Source | None = None,
         review: Review | None = None,
         informational: Informational | None = None,
+        passes_by: Callable[[Head], bool] | None = None,
     ) -> ResponseFuture:
         """Begin a request; its Future. Never blocks on the network.
 
@@ -110,7 +112,8 @@ class ConnectionPool:
         reach the origin where that differs from the pool's own way (see `route`). ``source`` is the request's body
         where it was opened before (`make_source`). ``review`` is asked by the I/O thread with (future, outcome) before
         the Future resolves; True from it means that it will resolve the Future itself. It must not block.
-        ``informational`` is called with (status, headers) of each 1xx response, likewise.
+        ``informational`` is called with (status, headers) of each 1xx response, likewise. ``passes_by`` is asked with
+        the head of the response whether nobody will read its body, likewise: a long one is then not waited for.
 
         Raises PoolClosed, PoolFull (too many origins), InvalidURL, and LocalProtocolError for what HTTP does not allow:
         nothing was sent then. Every other fault is the Future's.
@@ -118,6 +121,7 @@ class ConnectionPool:
         exchange = self._make_exchange(request, route, source, stream=stream, made_at=made_at, alone=False)
         exchange.review = review
         exchange.informational = informational
+        exchange.passes_by = passes_by
         future: ResponseFuture = self._submit(exchange)
         return future
 
@@ -134,6 +138,7 @@ class ConnectionPool:
         route: Route | None = None,
         source: Source | None = None,
         informational: Informational | None = None,
+        passes_by: Callable[[Head], bool] | None = None,
     ) -> SoleWaiter[Response]:
         """`submit`, for a thread that waits alone and at once. Never blocks on the network.
 
@@ -142,6 +147,7 @@ class ConnectionPool:
         """
         exchange = self._make_exchange(request, route, source, stream=stream, made_at=made_at, alone=True)
         exchange.informational = informational
+        exchange.passes_by = passes_by
         waiter: SoleWaiter[Response] = self._submit(exchange)
         return waiter
 

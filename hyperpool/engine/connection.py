@@ -195,7 +195,11 @@ class Connection:
     def _feed(self, exchange: Exchange, data: bytes) -> bool:
         """`Exchange.feed`, of which the reader is told at the end of the turn."""
         self._fed.add(exchange)
-        return exchange.feed(data, wake=False)
+        streamed = exchange.streamed
+        consumed = exchange.feed(data, wake=False)
+        if exchange.streamed is not streamed:
+            self.host.finished(exchange)
+        return consumed
 
     def hear(self, data: bytes) -> None:
         """Act on these bytes, and on what the transport says beside them."""

@@ -54,6 +54,10 @@ class Resend(NamedTuple):
     at_s: float
 
 
+# How much of a body that nobody will read is waited for, since an HTTP/1.1 connection is free only behind it. Halved,
+# the page that some servers put into a redirect costs a connection; doubled, a line of 10 Mbit/s is held up for 0.1 s.
+PASSED_BODY_BYTES = 64 << 10
+
 Review = Callable[[Any, "Response | BaseException"], bool]
 
 
@@ -68,6 +72,7 @@ class Exchange:
         "_interim",
         "_outcome",
         "_pipe",
+        "_spare_bytes",
         "connection",
         "deadlines",
         "future",
@@ -79,6 +84,7 @@ class Exchange:
         "made_at",
         "origin",
         "parts",
+        "passes_by",
         "pushed",
         "pushes",
         "refusals",
@@ -142,6 +148,9 @@ class Exchange:
         self.pushed = False
         # Asked before the Future is resolved: who says True resolves it, later and from elsewhere.
         self.review: Review | None = None
+        # Whether nobody will read the body behind this head; then, how much more of it is worth waiting for.
+        self.passes_by: Callable[[Head], bool] | None = None
+        self._spare_bytes: int | None = None
         # Told of 1xx responses, and those that it is to be told of.
         self.informational: Informational | None = None
         self._interim: tuple[Interim, ...] = ()
@@ -221,6 +230,17 @@ class Exchange:
             self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=step_bytes)
             leash = Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=self.made_at)
             self._outcome = Response(self.parts, leash=leash)
+        elif self.passes_by is not None and self.passes_by(head):
+            self._spare_bytes = PASSED_BODY_BYTES
+
+    def _pass_by(self) -> None:
+        """Settle it without its body: a response that is closed already. The loop will take it off the wire."""
+        assert self.parts is not None
+        self.streamed = True
+        self._collected = []
+        self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=1)
+        self._outcome = Response(self.parts, leash=Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=None))
+        self._outcome.close()
 
     @property
     def excused(self) -> bool:
@@ -231,12 +251,17 @@ class Exchange:
     def feed(self, data: bytes, *, wake: bool = True) -> bool:
         """A piece of body. Whether it is consumed with this, because nobody else will read it piece by piece.
 
-        Without ``wake``, `wake_reader` must follow in the same step of the loop.
+        Without ``wake``, `wake_reader` must follow in the same step of the loop. It may be ``streamed`` from then on:
+        where nobody is to read the body, and it is long.
         """
         if self._pipe is not None:
             self._pipe.feed(data, wake=wake)
         else:
             self._collected.append(data)
+            if self._spare_bytes is not None:
+                self._spare_bytes -= len(data)
+                if self._spare_bytes < 0:
+                    self._pass_by()
         pace = self.deadlines.pace
         if pace is not None:
             pace.came(len(data), held_up=self.unread_bytes >= self.limits.stream_window_bytes // 2)

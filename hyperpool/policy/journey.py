@@ -140,6 +140,7 @@ class Journey:
             "made_at": plan.made_at,
             "source": plan.source,
             "informational": plan.informational,
+            "passes_by": redirects.leads_on if plan.follow else None,
         }
 
     def _with_cookies(self, request: Request) -> Request:

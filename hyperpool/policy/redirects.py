@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperpool.errors import InvalidURL, RemoteProtocolError
 from hyperpool.policy.writing import without
 from hyperpool.urls import parse_url, without_userinfo
 from hyperpool.values import Request
+
+if TYPE_CHECKING:
+    from hyperpool.protocol.events import Head
 
 STATUSES = frozenset((301, 302, 303, 307, 308))
 
@@ -40,6 +43,11 @@ def location(fields: Any) -> str | None:
         return found.decode() or None  # servers send raw UTF-8 there, whatever RFC 9110 5.5 says
     except UnicodeDecodeError:
         return str(found, "latin-1")
+
+
+def leads_on(head: Head) -> bool:
+    """Whether this is the head of a redirect that has somewhere to go."""
+    return head.status in STATUSES and location(head.fields) is not None
 
 
 def next_url(url: str, to: str, **where: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import gzip
+import itertools
 import json
 import pickle
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from client_support import H1_PLAIN, H2_TLS, Kit, Wire, error_of, raised
 
 import hyperpool
+from hyperpool.handoff.exchange import PASSED_BODY_BYTES
 from hyperpool.testing import Reply, Request, Silence, inline
 from stage import WAIT_S, eventually
 
@@ -299,6 +301,42 @@ def test_an_endless_body_of_a_redirect_does_not_hold_up_a_stream(kit: Kit, wire:
     server = kit.server(wire, leading({"/a": Reply(302, (("location", "/b"),), endless())}), errors_expected=True)
     with kit.client(wire).stream("GET", server.url("/a")) as response:
         assert json.loads(response.read())["target"] == "/b"
+
+
+@ways
+def test_the_end_of_a_long_body_of_a_redirect_is_not_waited_for(kit: Kit, wire: Wire, way: Any) -> None:
+    endless = itertools.repeat(bytes(16 << 10))
+    server = kit.server(wire, leading({"/a": Reply(302, (("location", "/b"),), endless)}), errors_expected=True)
+    response = way(kit.client(wire), server.url("/a"))
+    assert response.status_code == 200
+    with pytest.raises(hyperpool.ResponseClosed):
+        _ = response.history[0].content
+    assert pickle.loads(pickle.dumps(response.history[0])).status_code == 302
+
+
+@pytest.mark.parametrize("way", [by_get, by_submit])
+def test_a_body_of_a_redirect_that_is_not_long_costs_no_connection(kit: Kit, wire: Wire, way: Any) -> None:
+    body = bytes(PASSED_BODY_BYTES)
+    server = kit.server(wire, leading({"/a": to("/b", body=body)}))
+    client = kit.client(wire)
+    assert way(client, server.url("/a")).history[0].content == body
+    assert server.connections_accepted == 1
+
+
+def test_a_long_body_behind_a_redirect_that_leads_nowhere_is_read(kit: Kit, wire: Wire) -> None:
+    body = bytes(2 * PASSED_BODY_BYTES)
+    server = kit.server(wire, lambda request: Reply(302, (("location", ""),), body))
+    assert kit.client(wire).get(server.url("/a")).content == body
+    assert kit.client(wire).get(server.url("/a"), follow_redirects=False).content == body
+
+
+def test_with_too_many_redirects_the_last_one_is_let_go(kit: Kit, wire: Wire) -> None:
+    endless = Reply(302, (("location", "/a"),), itertools.repeat(bytes(16 << 10)))
+    server = kit.server(wire, lambda request: endless, errors_expected=True)
+    client = kit.client(wire, max_redirects=0)
+    error = raised(hyperpool.TooManyRedirects, lambda: client.get(server.url("/a")))
+    assert error.history[0].closed
+    assert eventually(lambda: client.pool.stats().open_streams == 0)
 
 
 @ways

@@ -12,7 +12,7 @@ import pytest
 from handoff_kit import ORIGIN, make_answer, make_exchange, make_head, make_request
 
 from hyperpool.errors import ConnectionLost, LocalProtocolError, ReadTimeout, ResponseClosed, TotalTimeout
-from hyperpool.handoff.exchange import Exchange, Resend, State
+from hyperpool.handoff.exchange import PASSED_BODY_BYTES, Exchange, Resend, State
 from hyperpool.handoff.messages import Cancel, Consumed, UploadReady
 from hyperpool.handoff.source import BytesSource, FedSource, make_source
 from hyperpool.values import Limits, Timeout
@@ -336,6 +336,39 @@ class TestStreamed:
         exchange.fail(CancelledError())
         with pytest.raises(ResponseClosed):
             response.read()
+
+
+class TestPassedBy:
+    """A response that only leads on: nobody will read its body."""
+
+    def answered(self, *, passes_by: bool = True) -> Exchange:
+        exchange = opened()
+        exchange.passes_by = lambda head: passes_by
+        exchange.answer(make_answer(302), 102.0)
+        return exchange
+
+    def test_what_is_not_long_is_collected(self) -> None:
+        exchange = self.answered()
+        future = exchange.future
+        exchange.feed(bytes(PASSED_BODY_BYTES))
+        exchange.complete([], 103.0)
+        exchange.settle()
+        assert len(future.result().content) == PASSED_BODY_BYTES
+
+    def test_what_is_long_settles_it_and_ends_it_on_the_wire(self) -> None:
+        exchange = self.answered()
+        future = exchange.future
+        exchange.feed(bytes(PASSED_BODY_BYTES))
+        exchange.feed(b"x")
+        exchange.settle()
+        assert list(exchange.inbox.take()) == [Cancel(exchange)]
+        with pytest.raises(ResponseClosed):
+            _ = future.result().content
+
+    def test_what_is_read_is_read_however_long_it_is(self) -> None:
+        exchange = self.answered(passes_by=False)
+        exchange.feed(bytes(2 * PASSED_BODY_BYTES))
+        assert not exchange.streamed
 
 
 class TestForgotten:
