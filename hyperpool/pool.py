@@ -164,7 +164,7 @@ class ConnectionPool:
         load("requests", FOR_ALL)
         url = parse_url(request.url)
         if request.target is not None:
-            url = url._replace(target=arguments.text("target", request.target))
+            url = url._replace(target=request.target)
         if route is None:
             route = self._own_route(url.origin)
         if source is None:
@@ -250,7 +250,7 @@ class ConnectionPool:
         less than one connection, InvalidURL, PoolClosed and PoolFull.
         """
         arguments.whole("connections", connections, least=1)
-        place = origin if isinstance(origin, Origin) else parse_url(origin).origin
+        place = origin if isinstance(origin, Origin) else parse_url(arguments.text("origin", origin)).origin
         self._loops.put(self.route(place), Prewarm(connections))
 
     def retire(self, route: Route) -> None:

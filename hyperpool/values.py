@@ -293,7 +293,7 @@ class Request:
     ``content`` is what the caller gave: bytes-like, str, a binary file, an iterable of bytes, a
     `handoff.source.FedSource`, or None. ``timeout`` is given in any of the forms of `as_timeout`, and is a `Timeout`
     from then on. ``target`` goes out as it stands in place of the URL's own path and query. Raises TypeError for
-    headers and timeouts that are none.
+    what is of another type; what it says is judged when it is sent.
     """
 
     method: str
@@ -313,14 +313,14 @@ class Request:
         target: str | None = None,
     ) -> None:
         # By hand, since a client makes one for each request: with a __post_init__ it takes a seventh longer. For the
-        # same reason the two looks at a class, which find nothing to do for what a client gives.
+        # same reason the looks at a class, which find nothing to do for what a client gives.
         put = object.__setattr__
-        put(self, "method", method)
-        put(self, "url", url)
+        put(self, "method", method if method.__class__ is str else arguments.text("method", method))
+        put(self, "url", url if url.__class__ is str else arguments.text("url", url))
         put(self, "headers", headers if headers.__class__ is tuple else _header_pairs(headers))
         put(self, "content", content)
         put(self, "timeout", timeout if timeout.__class__ is Timeout else as_timeout(timeout))
-        put(self, "target", target)
+        put(self, "target", target if target is None else arguments.text("target", target))
 
 
 def _header_pairs(given: HeadersLike) -> tuple[tuple[Any, Any], ...]:

@@ -139,6 +139,10 @@ OTHERS: dict[str, tuple[str, Callable[[Client, Any], object], list[Any]]] = {
         [*NO_NUMBER[:2], *NO_NUMBER[3:], 10**400],
     ),
     "close, code": ("code", lambda client, wrong: client.pool.close(code=wrong), [*NO_NUMBER, -1]),
+    "prewarm, origin": ("origin", lambda client, wrong: client.pool.prewarm(wrong), NO_TEXT),
+    "request, method": ("method", lambda client, wrong: Request(wrong, URL), NO_TEXT),
+    "request, url": ("url", lambda client, wrong: Request("GET", wrong), NO_TEXT),
+    "request, target": ("target", lambda client, wrong: Request("GET", URL, target=wrong), NO_TEXT[1:]),
     "request, headers": ("headers", lambda client, wrong: Request("GET", URL, wrong), [5, "x", [5], ["ab"]]),
 }
 OTHER_CASES = cases({name: OTHERS[name][2] for name in OTHERS})
