@@ -1,8 +1,8 @@
 """What callers give, judged at the door: one place for each kind of value.
 
-Each of these takes the name of the parameter and what was given for it, and gives that back. It raises at once, in the
-caller's thread: TypeError for another kind of thing, ValueError for what is out of bounds. What may hold a secret is
-named by its type alone.
+Each of these, but for `plain`, takes the name of the parameter and what was given for it, and gives that back. It
+raises at once, in the caller's thread: TypeError for another kind of thing, ValueError for what is out of bounds. What
+may hold a secret is named by its type alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ def text(name: str, given: Any) -> str:
     """A str."""
     if not isinstance(given, str):
         raise TypeError(f"{name} must be str, not {type(given).__name__}")
-    return given
+    return str.__str__(given)
+
+
+def plain(given: Any) -> Any:
+    """What an Enum of str stands for, not the name of its member; everything else as it is."""
+    return str.__str__(given) if isinstance(given, str) else given
 
 
 def path(name: str, given: Any) -> str:

@@ -18,7 +18,8 @@ import pytest
 import hyperpool
 from hyperpool import Client, ConnectionPool, Limits, Request
 from hyperpool.arguments import flag, seconds, whole
-from hyperpool.policy.writing import body, merged, text
+from hyperpool.policy.cookies import of_a_call
+from hyperpool.policy.writing import body, full_url, merged, text
 from hyperpool.values import TlsSettings, as_socket_options
 
 # Nothing listens there, and nothing is to be sent.
@@ -211,6 +212,25 @@ def test_what_is_meant_is_taken() -> None:
 def test_an_enum_of_str_is_what_it_stands_for() -> None:
     assert merged((), {"Accept": Word.JSON}) == (("Accept", "application/json"),)
     assert type(text(Word.JSON)) is str
+
+
+def test_so_it_is_in_parameters_forms_and_cookies() -> None:
+    named = {Word.JSON: Word.JSON, "several": [Word.JSON]}
+    quoted = "application%2Fjson=application%2Fjson&several=application%2Fjson"
+    assert full_url("http://a.test/", "", None, named) == f"http://a.test/?{quoted}"
+    assert full_url("http://a.test/", "", None, Word.JSON) == "http://a.test/?application/json"
+    assert body(None, named, None, None) == (quoted.encode(), "application/x-www-form-urlencoded")
+    assert of_a_call({"a": Word.JSON}) == ((("a", "application/json"),), None)
+
+
+@pytest.mark.parametrize(
+    ("given", "times"),
+    [({Word.JSON: b"x"}, 4), ({"f": (Word.JSON, b"x", Word.JSON, {"X-Own": Word.JSON})}, 5)],
+    ids=["name", "all"],
+)
+def test_so_it_is_in_files(given: Any, times: int) -> None:
+    made, _ = body(None, {Word.JSON: Word.JSON}, None, given)
+    assert b"".join(made).count(b"application/json") == times
 
 
 @pytest.mark.parametrize("files", [{}, [], (), {}.items(), iter(())], ids=lambda files: type(files).__name__)

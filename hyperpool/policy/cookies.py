@@ -80,7 +80,7 @@ class Cookies(MutableMapping[str, str]):
 
         Raises LocalProtocolError for what is no cookie, InvalidURL for a domain that has no ASCII form.
         """
-        check_pair(name, value)
+        name, value = checked_pair(name, value)
         if domain is not None:
             self.jar.set_cookie(_made(name, value, _ascii_domain(domain), path, secure))
             return
@@ -178,20 +178,18 @@ def of_a_call(given: CookiesLike) -> tuple[Pairs, Any]:
         return (), given
     if isinstance(given, Cookies):
         return given.pairs, given.jar
-    pairs: Pairs = tuple(arguments.pairs("cookies", given))
-    for name, value in pairs:
-        check_pair(name, value)
-    return pairs, None
+    return tuple(checked_pair(name, value) for name, value in arguments.pairs("cookies", given)), None
 
 
-def check_pair(name: str, value: str) -> None:
-    """Raise LocalProtocolError for what cannot be a cookie, or would be two (RFC 6265 4.1.1)."""
+def checked_pair(name: str, value: str) -> tuple[str, str]:
+    """The same. Raises LocalProtocolError for what cannot be a cookie, or would be two (RFC 6265 4.1.1)."""
     if not isinstance(name, str) or not isinstance(value, str):
         raise LocalProtocolError("the name and the value of a cookie must be str")
     if not name or _NOT_IN_NAME(name):
         raise LocalProtocolError(f"cookie {name!r}: a name has no blanks, controls, ';', ',' or '=' in it")
     if _NOT_IN_VALUE(value):
         raise LocalProtocolError(f"cookie {name!r}: its value must have neither ';' nor controls; quote them")
+    return arguments.plain(name), arguments.plain(value)
 
 
 def header(url: str, *, jars: Iterable[Any], under: Pairs, over: Pairs) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hyperpool import arguments
 from hyperpool.errors import LocalProtocolError
 from hyperpool.handoff.source import FILE_PIECE_BYTES, StreamSource
 
@@ -116,7 +117,7 @@ def _unpacked(name: Any, given: Any) -> tuple[str | None, Any, str | None, Any]:
         filename, content, content_type, headers = (*given, None, None)[:4]
     else:
         content, content_type, headers = given, None, None
-        filename = _filename(given) or str(name)
+        filename = _filename(given) or str(arguments.plain(name))
     if isinstance(content, io.TextIOBase):
         raise LocalProtocolError(f"files[{name!r}] is open in text mode: open it with 'rb'")
     if not isinstance(content, (str, bytes, bytearray, memoryview)) and not hasattr(content, "read"):
@@ -142,14 +143,15 @@ def _extent(file: Any) -> tuple[int | None, int | None]:
 
 
 def _named(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
+    return name.decode() if isinstance(name, bytes) else str(arguments.plain(name))
 
 
 def _head(name: str, filename: str | None, content_type: str | None, headers: Any) -> bytes:
     from urllib3.fields import RequestField
 
-    field = RequestField(name, b"", filename, dict(headers or {}))
-    field.make_multipart(content_type=content_type)
+    own = {arguments.plain(key): arguments.plain(value) for key, value in (headers or {}).items()}
+    field = RequestField(name, b"", arguments.plain(filename), own)
+    field.make_multipart(content_type=arguments.plain(content_type))
     for key, value in field.headers.items():
         if any(one in f"{key}{value}" for one in "\r\n\0"):
             raise LocalProtocolError(f"files[{name!r}]: line ends and NUL are not allowed in its header {key!r}")

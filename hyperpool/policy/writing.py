@@ -128,7 +128,7 @@ def _query(params: Params) -> str | Pairs:
         from urllib.parse import quote
 
         return quote(params, safe=punctuation)  # bytes that are not ASCII go out as they are, percent-encoded
-    return params if isinstance(params, str) else _pairs(params)
+    return str(arguments.plain(params)) if isinstance(params, str) else _pairs(params)
 
 
 def _pairs(params: Any) -> Pairs:
@@ -206,7 +206,8 @@ def _fields(data: Pairs) -> Iterator[tuple[Any, Any]]:
     None is no field.
     """
     for name, value in data:
-        yield from ((name, one) for one in (value if _is_several(value) else (value,)) if one is not None)
+        entries = value if _is_several(value) else (value,)
+        yield from ((arguments.plain(name), arguments.plain(one)) for one in entries if one is not None)
 
 
 def _is_several(value: Any) -> bool:
