@@ -26,6 +26,10 @@ _pool: ConnectionPool | None = None
 _stays: dict[Route, weakref.WeakSet[Stay]] = {}
 _contexts: dict[tuple[Any, ...], ssl.SSLContext] = {}
 
+# How many of these are remembered: a program has one factory, or two. One that makes a factory again and again would
+# leave 1 MB with each. Halved or doubled, nobody else sees it.
+_REMEMBERED = 8
+
 
 @in_child
 def _renew_lock_in_child() -> None:
@@ -65,11 +69,13 @@ def standard_context() -> ssl.SSLContext:
         # As http.client has it; HTTP/2 servers never ask for it (RFC 9113 9.2.3).
         made.post_handshake_auth = True
     with _lock:
+        if key not in _contexts and len(_contexts) >= _REMEMBERED:
+            del _contexts[next(iter(_contexts))]
         return _contexts.setdefault(key, made)
 
 
 def is_standard(context: object) -> bool:
-    """Whether a context is one of `standard_context`."""
+    """Whether a context is one that `standard_context` may still give to others."""
     return any(known is context for known in list(_contexts.values()))
 
 

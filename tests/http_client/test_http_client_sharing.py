@@ -208,6 +208,16 @@ def test_the_standard_trust_follows_the_factory_and_the_environment(
     assert third.verify_mode == ssl.CERT_NONE
 
 
+def test_a_new_factory_each_time_leaves_no_context_for_each(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for _ in range(20):
+        monkeypatch.setattr(ssl, "_create_default_https_context", lambda: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        made.append(shared.standard_context())
+    assert shared.standard_context() is made[-1]
+    assert len(shared._contexts) < len(made)
+    assert shared.is_standard(made[-1]) and not shared.is_standard(made[0])
+
+
 def test_an_unverified_context_is_asked_for_as_ever(kit: Kit) -> None:
     context = ssl._create_unverified_context()
     assert fetch(kit.connection(kit.server(H2), context=context), "/bytes/3") == pattern(3)
