@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -66,9 +65,3 @@ def test_a_message_has_no_room_for_anything_else() -> None:
 def test_a_message_says_what_it_was_made_with(kind: type[Message], said: dict[str, Any]) -> None:
     message = kind(**said)
     assert {name: getattr(message, name) for name in said} == said
-
-
-def test_a_message_can_be_kept_in_a_dictionary() -> None:
-    """Those who wait for a connection stand in one."""
-    connect = Connect(Future(), 1.0, 1.0)
-    assert {connect: 1}[connect] == 1
