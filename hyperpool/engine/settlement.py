@@ -15,7 +15,7 @@ from typing import Any
 from hyperpool.engine.timers import Timers
 from hyperpool.errors import HyperpoolError
 from hyperpool.handoff.exchange import Exchange, State
-from hyperpool.handoff.futures import LoopFuture, SoleWaiter
+from hyperpool.handoff.futures import LoopFuture, SoleWaiter, resolve
 
 logger = logging.getLogger("hyperpool")
 
@@ -115,15 +115,8 @@ class Settlement:
 
 
 def _settle(connected: Future[str], outcome: str | BaseException) -> None:
-    if connected.done() and not connected.cancelled():
-        return  # a crash says it again
     try:
-        if not connected.set_running_or_notify_cancel():
-            return
-        if isinstance(outcome, BaseException):
-            connected.set_exception(outcome)
-        else:
-            connected.set_result(outcome)
+        resolve(connected, outcome)  # once: a crash says it again
     except BaseException:
         if not connected.done():
             raise

@@ -14,7 +14,7 @@ from hyperpool.handoff.loop_thread import check_may_wait
 
 if TYPE_CHECKING:
     from hyperpool.handoff.pushes import Pushes
-    from hyperpool.handoff.response import Response
+    from hyperpool.handoff.response import Response  # noqa: F401 - what a ResponseFuture is of
 
 T = TypeVar("T")
 
@@ -195,8 +195,8 @@ class SoleWaiter(Generic[T]):
             self._gate.release()  # the loop was just about to do so
 
 
-def resolve(future: ResponseFuture | SoleWaiter[Response], outcome: Response | BaseException) -> None:
-    """Wake who waits for this outcome; where nobody does any more, let the response go."""
+def resolve(future: Future[T] | SoleWaiter[T], outcome: T | BaseException) -> None:
+    """Wake who waits for this outcome; where nobody does any more, let go of it."""
     # Done but not cancelled: the caller has resolved it, which no Future forbids; to resolve it again would log.
     resolved = future.done() and not future.cancelled()
     if resolved or not future.set_running_or_notify_cancel():
@@ -208,7 +208,7 @@ def resolve(future: ResponseFuture | SoleWaiter[Response], outcome: Response | B
 
 
 def _close(outcome: Any) -> None:
-    if not isinstance(outcome, BaseException):
+    if hasattr(outcome, "close"):  # a response: neither an error nor the name of a version holds anything
         outcome.close()
 
 
