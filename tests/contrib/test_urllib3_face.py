@@ -305,6 +305,7 @@ def test_a_response_is_iterated_by_lines(bench: Bench) -> None:
 def test_read_chunked_gives_a_body_of_unknown_length_and_refuses_one_of_known_length(bench: Bench, wire: Wire) -> None:
     server, manager = bench.server(wire), bench.manager()
     response = manager.request("GET", server.url("/chunked/5000"), preload_content=False)
+    assert response.supports_chunked_reads()
     assert b"".join(response.read_chunked()) == pattern(5000)
     known = manager.request("GET", server.url("/bytes/5"), preload_content=False)
     raised(ResponseNotChunked, lambda: list(known.read_chunked()))

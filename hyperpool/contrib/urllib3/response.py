@@ -211,6 +211,10 @@ class HTTPResponse(urllib3.HTTPResponse):
         if amt != 0:
             yield from self._as_it_comes(amt, decode_content)
 
+    def supports_chunked_reads(self) -> bool:
+        """True: there is `read_chunked`. urllib3 itself looks for the file of ``http.client``."""
+        return True
+
     def _as_it_comes(self, amt: int | None, decode_content: bool | None) -> Iterator[bytes]:
         while not is_fp_closed(self._fp) or self._holds_decoded_bytes():
             if data := self.read1(amt, decode_content):
