@@ -38,7 +38,7 @@ _StandardHTTPS = standard.HTTPSConnection
 _create_connection = socket.create_connection
 
 # Request targets that may be shared (RFC 9112 3.2). xmlrpc.client sends "?q" and fragments as well, as they stand.
-_TARGET = re.compile(rb"[^ ]+ (?:(?:[A-Za-z][A-Za-z0-9+.\-]*:/)?/[!\"$-~]*|\*) HTTP/1\.1").fullmatch
+_TARGET = re.compile(rb"(?:[^ ]+ (?:[A-Za-z][A-Za-z0-9+.\-]*:/)?/[!\"$-~]*|OPTIONS \*) HTTP/1\.1").fullmatch
 
 
 # What would lead elsewhere in a URL (RFC 3986 3.2): "a.test/x" to another target, "x@a.test" to another host, and

@@ -126,6 +126,18 @@ def test_the_target_of_a_pool_keeps_its_dots(bench: Bench) -> None:
     assert pool.request("GET", "/a%2Fb/../c?q=%20").json()["target"] == "/a%2Fb/../c?q=%20"
 
 
+@pytest.mark.parametrize(("method", "given", "target"), [("OPTIONS", "*", "*"), ("GET", "", "/")])
+def test_a_pool_takes_the_targets_without_a_path(
+    bench: Bench, wire: Wire, method: str, given: str, target: str
+) -> None:
+    server, manager = bench.server(wire, mirror), bench.manager()
+    pool = manager.connection_from_url(server.url())
+    options: Any = {"assert_same_host": False, "retries": False}  # to urllib3 these are another host
+    assert pool.urlopen(method, given, **options).json()["target"] == target
+    refused = raised(InvalidHeader, lambda: pool.urlopen("GET", "*", **options))
+    assert "'*' with OPTIONS" in str(refused)
+
+
 def test_default_headers_are_those_of_urllib3(bench: Bench, wire: Wire) -> None:
     server, manager = bench.server(wire, mirror), bench.manager()
     response = manager.request("GET", server.url())

@@ -88,6 +88,14 @@ def test_a_target_goes_out_as_it_stands(kit: Kit, wire: Wire) -> None:
     assert server.requests[0].target == "//a/../b?c=%41&d=[e]"
 
 
+def test_the_target_of_a_whole_server_may_be_shared(kit: Kit, wire: Wire) -> None:
+    server = kit.server(wire)
+    connection = kit.connection(server)
+    connection.request("OPTIONS", "*")
+    connection.getresponse().read()
+    assert server.requests[0].target == "*"
+
+
 def test_header_values_are_latin_1(kit: Kit, wire: Wire) -> None:
     server = kit.server(wire)
     connection = kit.connection(server)
@@ -314,7 +322,7 @@ def test_an_iterable_that_raises_takes_its_request_back(kit: Kit, wire: Wire) ->
 # -- on a socket of its own --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["?q=1", "/a#b", "path"])
+@pytest.mark.parametrize("target", ["?q=1", "/a#b", "path", "*"])
 def test_a_target_that_http_does_not_know_goes_the_standard_way(kit: Kit, target: str) -> None:
     """xmlrpc.client asks for them, on a connection that is nobody else's."""
     seen = []

@@ -145,10 +145,10 @@ class PoolOverHyperpool(urllib3.HTTPConnectionPool):
     def _answer(self, method: str, url: str, *, body: Any, headers: Any, timeout: Any, chunked: bool) -> Any:
         """The streamed response. Blocks. Raises hyperpool's errors."""
         chunked = body is not None and (chunked or _declares_chunked(headers))
-        origin, target, proxy = self._destination(url)
+        origin, target, proxy = self._destination(url or "/")
         request = Request(
             method,
-            url if target is None else f"{origin}{target}",
+            url if target is None else f"{origin}{'/' if target == '*' else target}",
             sending.fields(headers, chunked=chunked),
             sending.content(body, chunked=chunked),
             sending.as_timeout(timeout),
