@@ -10,6 +10,7 @@ import http.client
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import urllib3
@@ -17,6 +18,7 @@ from urllib3.util.response import is_fp_closed
 
 from hyperpool.contrib.urllib3.errors import also_timeout, of_body
 from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.turns import turns
 
 _VERSIONS = {"HTTP/2": 20, "HTTP/1.1": 11, "HTTP/1.0": 10}
 
@@ -132,6 +134,14 @@ class Raw:
         """Nothing, as on every file that is read."""
 
 
+def _refusing(reader: Any, error: HyperpoolError) -> Exception:
+    return urllib3.exceptions.ProtocolError(str(error), error)
+
+
+# urllib3 closes what it reads, wherever an interrupt comes: each leaves its mark, and whoever reads on is told.
+_in_turn = turns(urllib3.exceptions.HTTPError, StopIteration, TypeError, ValueError, refusing=_refusing)
+
+
 class HTTPResponse(urllib3.HTTPResponse):
     """urllib3's HTTPResponse over a hyperpool stream; ``version`` is 20 on HTTP/2.
 
@@ -143,6 +153,7 @@ class HTTPResponse(urllib3.HTTPResponse):
     _is_inside_urlopen = True
 
     def __init__(self, raw: Raw, *, version_string: str, **options: Any) -> None:
+        self._reading: dict[str, Any] = {}
         super().__init__(
             raw,  # type: ignore[arg-type]
             headers=raw.headers,
@@ -192,33 +203,75 @@ class HTTPResponse(urllib3.HTTPResponse):
             self.release_conn()
         return data
 
+    def _where(self) -> dict[str, Any]:
+        return {"stream_id": self.stream_id, "processed": "maybe"}
+
+    @_in_turn
+    def read(self, amt: int | None = None, decode_content: bool | None = None, cache_content: bool = False) -> bytes:
+        """The next ``amt`` bytes, fewer only at the end; all that is left for None. Blocks. As urllib3's."""
+        return super().read(amt, decode_content, cache_content)
+
+    @_in_turn
+    def read1(self, amt: int | None = None, decode_content: bool | None = None) -> bytes:
+        """What is here, up to ``amt`` bytes. Blocks until there is something. As urllib3's."""
+        return super().read1(amt, decode_content)
+
+    @_in_turn
+    def readinto(self, b: Any) -> int:
+        """Fill a buffer; how many bytes were put there. Blocks."""
+        data = super().read(len(b))
+        b[: len(data)] = data
+        return len(data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        # Its own of urllib3 asks for `stream` alone; what it holds of a line is lost where it is interrupted.
+        lines: Any = urllib3.HTTPResponse.__iter__
+        return _Steps(self, lines(SimpleNamespace(stream=self._stream)))
+
     def stream(self, amt: int | None = _STREAM_BYTES, decode_content: bool | None = None) -> Iterator[bytes]:  # type: ignore[override]
         """The body in pieces of up to ``amt`` bytes; as they arrive where its length is not known beforehand."""
-        if self.length_remaining is not None:
-            yield from super().stream(amt, decode_content)
-        elif amt != 0:
-            yield from self._as_it_comes(amt, decode_content)
+        return _Steps(self, self._stream(amt, decode_content))
+
+    def _stream(self, amt: int | None = _STREAM_BYTES, decode_content: bool | None = None) -> Iterator[bytes]:
+        read = super().read1 if self.length_remaining is None else super().read
+        while amt != 0 and (not is_fp_closed(self._fp) or self._holds_decoded_bytes()):
+            if data := read(amt, decode_content):
+                yield data
 
     def read_chunked(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:  # type: ignore[override]
         """The body as it arrives. Raises ResponseNotChunked where the head declared its length.
 
         The pieces are those of the wire: chunks of HTTP/1.1 are not told apart, and HTTP/2 has none.
         """
+        return _Steps(self, self._read_chunked(amt, decode_content))
+
+    def _read_chunked(self, amt: int | None, decode_content: bool | None) -> Iterator[bytes]:
         if self.length_remaining is not None:
             raise urllib3.exceptions.ResponseNotChunked(
                 "Response is not chunked: its head declares its length. Use stream()"
             )
-        if amt != 0:
-            yield from self._as_it_comes(amt, decode_content)
+        yield from self._stream(amt, decode_content)
 
     def supports_chunked_reads(self) -> bool:
         """True: there is `read_chunked`. urllib3 itself looks for the file of ``http.client``."""
         return True
 
-    def _as_it_comes(self, amt: int | None, decode_content: bool | None) -> Iterator[bytes]:
-        while not is_fp_closed(self._fp) or self._holds_decoded_bytes():
-            if data := self.read1(amt, decode_content):
-                yield data
-
     def _holds_decoded_bytes(self) -> bool:
         return len(self._decoded_buffer) > 0 or bool(self._decoder and self._decoder.has_unconsumed_tail)
+
+
+class _Steps(Iterator[bytes]):
+    """What a generator gives of a response's body; it can be closed as that.
+
+    Owned by one reader; each step is a turn at the body.
+    """
+
+    def __init__(self, response: HTTPResponse, pieces: Any) -> None:
+        self._pieces = pieces
+        self.close = pieces.close
+        self._reading, self._where = response._reading, response._where
+
+    @_in_turn
+    def __next__(self) -> bytes:
+        piece: bytes = next(self._pieces)
+        return piece
