@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from urllib3.util.response import is_fp_closed
 
 from hyperpool.contrib.urllib3.errors import also_timeout, of_body
 from hyperpool.errors import HyperpoolError
+from hyperpool.handoff.reading import ByteReader
 from hyperpool.handoff.turns import turns
 
 _VERSIONS = {"HTTP/2": 20, "HTTP/1.1": 11, "HTTP/1.0": 10}
@@ -43,9 +44,7 @@ class Raw:
         # What urllib3.util.response.is_response_to_head looks at.
         self._method = method
         self._response: Any = response
-        self._pieces: Iterator[bytes] = response.iter_raw()
-        self._rest = memoryview(b"")
-        self._error: HyperpoolError | None = None
+        self._body = ByteReader(response.source(), {})
         self._msg: http.client.HTTPMessage | None = None
 
     @property
@@ -69,42 +68,21 @@ class Raw:
 
         What came before an error is given first, where a size was asked for, and the error next.
         """
-        parts: list[memoryview] = []
-        wanted = -1 if amt is None or amt < 0 else amt
-        while wanted and self._has_more(sized=wanted > 0 and bool(parts)):
-            parts.append(self._rest if wanted < 0 else self._rest[:wanted])
-            self._rest = self._rest[len(parts[-1]) :]
-            wanted -= len(parts[-1]) if wanted > 0 else 0
-        return b"".join(parts)
+        if amt is None or amt < 0:
+            return self._taken(self._body.read)
+        return self._taken(self._body.taking(amt)) if amt else b""
 
     def read1(self, amt: int | None = -1) -> bytes:
         """What is here, up to ``amt`` bytes; b"" at the end. Blocks until there is something."""
-        if amt == 0 or not self._has_more(sized=False):
-            return b""
-        upto = len(self._rest) if amt is None or amt < 0 else amt
-        data = bytes(self._rest[:upto])
-        self._rest = self._rest[upto:]
-        return data
+        return self._taken(lambda: self._body.read1(amt)) if amt != 0 else b""
 
-    def _has_more(self, *, sized: bool) -> bool:
-        """Whether there are bytes in hand or to come. ``sized``: an error can wait, bytes are to be given first."""
-        if self._rest:
-            return True
-        if self._error is not None:
-            raise self._error.own_copy()
+    def _taken(self, take: Callable[[], bytes | None]) -> bytes:
         if self.closed:
-            return False
-        try:
-            self._rest = memoryview(next(self._pieces, b""))
-        except HyperpoolError as error:
-            # It stays: a cut body never looks complete.
-            self._error = error
-            if sized:
-                return False
-            raise
-        if not self._rest:
+            return b""
+        data = take()
+        if self._body.over:
             self._end()
-        return bool(self._rest)
+        return data or b""
 
     def _end(self) -> None:
         self.trailers = self._response.trailers
@@ -113,7 +91,6 @@ class Raw:
     def close(self) -> None:
         """Let the body go: where it was not read to its end, the stream is reset. Never blocks."""
         self.closed = True
-        self._rest = memoryview(b"")
         response, self._response = self._response, None
         if response is not None:
             response.close()
