@@ -42,6 +42,8 @@ def interrupted_at(n: int, call: Callable[[], object], *, lines: bool = False) -
         frame.f_trace_lines = lines  # the interpreter looks for signals in calls and loops, not at each line
         if lines and (is_here(frame) or (event == "return" and is_here(frame.f_back))):
             return trace
+        if frame.f_code.co_name == "<genexpr>":
+            return trace  # it may just be thrown away: what is raised there goes nowhere
         if next(steps) == n:
             sys.settrace(None)
             raise Interrupt

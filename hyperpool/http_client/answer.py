@@ -57,6 +57,11 @@ class Answer(io.RawIOBase):
         self._pieces: Iterator[bytes] = self._bytes()
         self._rest = memoryview(b"")
 
+    @property
+    def timed_out(self) -> bool:
+        """Whether the server let its reader wait for too long."""
+        return self._timeout is not None
+
     def readable(self) -> bool:
         """True."""
         return True

@@ -5,21 +5,47 @@ Given a socket of somebody else's, as tests and other libraries do, it is the st
 
 from __future__ import annotations
 
+import functools
 import http.client as standard
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from hyperpool.http_client.answer import Answer
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 # Kept now: programs put ours into this module in their place.
 _Standard = standard.HTTPResponse
+
+
+def _noted(step: Callable[Concatenate[HTTPResponse, P], T]) -> Callable[Concatenate[HTTPResponse, P], T]:
+    """A way of reading, after which nobody reads on where it was interrupted: its bytes are in frames that are gone.
+
+    One way may go by another, as the standard library's do.
+    """
+
+    @functools.wraps(step)
+    def noted(self: HTTPResponse, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._interrupted:
+            raise standard.IncompleteRead(b"", self.length)
+        try:
+            return step(self, *args, **kwargs)
+        except (standard.HTTPException, TypeError, ValueError):
+            raise
+        except BaseException:
+            self._interrupted = self._answer is not None and not self._answer.timed_out
+            raise
+
+    return noted  # type: ignore[return-value]
 
 
 class HTTPResponse(_Standard):
     """A response as ``http.client`` has it: str headers, a body that is not decoded.
 
     Owned by one reader at a time. ``version`` is 20 on HTTP/2, else 11 or 10. A body that was cut short raises
-    IncompleteRead from every way of reading it; the standard library says so from `read` without a size alone.
+    IncompleteRead from every way of reading it; the standard library says so from `read` without a size alone. So does
+    one whose reader was interrupted, by Ctrl-C or another signal handler that raises.
     """
 
     headers: Any
@@ -32,6 +58,7 @@ class HTTPResponse(_Standard):
         super().__init__(sock, debuglevel=debuglevel, method=method, url=url)
         file = getattr(self.fp, "raw", self.fp)
         self._answer = file if isinstance(file, Answer) else None
+        self._interrupted = False
 
     def begin(self) -> None:
         """Wait for the head."""
@@ -54,6 +81,7 @@ class HTTPResponse(_Standard):
         answer = self._answer
         return None if answer is None or answer.response is None else answer.response.stream_id
 
+    @_noted
     def read(self, amt: int | None = None) -> bytes:
         """The rest of the body, or up to ``amt`` bytes. Blocks. Raises IncompleteRead, TimeoutError."""
         data: bytes = self._checked(super().read, amt, whole=amt is None)
@@ -62,19 +90,28 @@ class HTTPResponse(_Standard):
             self._close_conn()  # type: ignore[attr-defined]
         return data
 
+    @_noted
     def read1(self, n: int = -1) -> bytes:
         """Up to ``n`` bytes that are here; blocks only where there are none."""
         data: bytes = self._checked(super().read1, n)
         return data
 
+    @_noted
     def readinto(self, b: Any) -> int:
         """Fill a buffer; how many bytes were put there."""
         n_bytes: int = self._checked(super().readinto, b)
         return n_bytes
 
+    @_noted
     def readline(self, limit: int = -1) -> bytes:  # type: ignore[override]
         """The next line, with its end."""
         data: bytes = self._checked(super().readline, limit)
+        return data
+
+    @_noted
+    def peek(self, n: int = -1) -> bytes:
+        """What is here, without taking it; blocks only where there is nothing."""
+        data: bytes = super().peek(n)
         return data
 
     def _checked(self, read: Callable[[Any], Any], wanted: Any, *, whole: bool = False) -> Any:
