@@ -40,8 +40,10 @@ READS: dict[str, Callable[[HTTPResponse, list[bytes]], None]] = {
 
 
 def response_of(pieces: list[bytes], fields: list[tuple[bytes, bytes]]) -> HTTPResponse:
-    raw = Raw(streamed(pieces, fields=fields), "GET")
-    return HTTPResponse(raw, version_string="HTTP/2", preload_content=False, request_method="GET")
+    source = streamed(pieces, fields=fields)
+    made = HTTPResponse(Raw(source, "GET"), version_string="HTTP/2", preload_content=False, request_method="GET")
+    made.kept = source  # type: ignore[attr-defined]  # what is raised in its finalizer goes nowhere
+    return made
 
 
 @pytest.mark.slow
