@@ -256,6 +256,19 @@ class TestStreamed:
         response = future.result()
         assert (consumed, response.content, response.trailers["x"]) == (False, b"abc", "1")
 
+    @pytest.mark.parametrize("streamed", [True, False])
+    def test_its_reader_is_woken_once_for_all_pieces(self, streamed: bool) -> None:
+        exchange = answered(streamed=streamed)
+        future, called = exchange.future, list[int]()
+        exchange.settle()
+        if streamed:
+            assert not future.result().pipe.is_ready(lambda: called.append(1))
+        exchange.feed(b"a", wake=False)
+        exchange.feed(b"b", wake=False)
+        exchange.wake_reader()
+        exchange.complete([], 103.0)
+        assert called == [1] * streamed
+
     def test_its_end_settles_nothing_more(self) -> None:
         """L5."""
         exchange = answered(streamed=True)
