@@ -99,11 +99,9 @@ class ByteReader:
         try:
             return self.read(size) or None
         except HyperpoolError:
-            if self._at < len(
-                self._piece
-            ):  # a piece may be short, and who takes it asks for another: that has the error
-                return self._cut(size)
-            raise
+            if self._at == len(self._piece):
+                raise
+            return self._cut(size)  # a piece may be short, and who takes it asks for another: that has the error
 
     def _gather(self, wanted: int, next_part: Callable[[int], bytes], last: bytes = b"") -> bytes:
         """Parts until there are enough, or one ends with ``last``."""
