@@ -115,6 +115,13 @@ MUTANTS = (
     Mutant("h2_machine", "a body cut short", "declared is not None and declared != received", "False"),
     Mutant("h2_machine", "no content with 204 and 304", 'if first.headers[0][1] in (b"204", b"304"):', "if False:"),
     Mutant("h2_machine", "a body too long", "        if too_much:\n", "        if False:\n"),
+    Mutant("h2_machine", "a second end", "        if not frame.flow_controlled_length and", "        if False and"),
+    Mutant(
+        "h2_machine",
+        "a push on a malformed stream",
+        "StreamClosedBy.SEND_RST_STREAM\n        reset",
+        "StreamClosedBy.RECV_END_STREAM\n        reset",
+    ),
     Mutant("h2_machine", "one reset for a stream", "        return known\n", "        return False\n"),
     Mutant("h2_machine", "the code of a bad block", "h2.errors.ErrorCodes.COMPRESSION_ERROR", "1  # PROTOCOL_ERROR"),
     Mutant(

@@ -239,16 +239,13 @@ class Machine(h2.connection.H2Connection):
 
         That is what h2 has a class of its own for, and what came on no stream.
         """
-        if stream is None or error.__class__ is not h2.exceptions.ProtocolError or not self._goes_on():
+        if stream is None or error.__class__ is not h2.exceptions.ProtocolError:
             raise error
         # By hand: h2 may have closed it for what it raised, and then resets no more, nor knows by what it was closed.
         state = stream.state_machine
         state.state, state.stream_closed_by = h2.stream.StreamState.CLOSED, h2.stream.StreamClosedBy.SEND_RST_STREAM
         reset = RstStreamFrame(stream.stream_id, error_code=int(h2.errors.ErrorCodes.PROTOCOL_ERROR))
         return [reset], Malformed(stream.stream_id, str(error))
-
-    def _goes_on(self) -> bool:
-        return self.state_machine.state is h2.connection.ConnectionState.CLIENT_OPEN
 
     def _break_body(self, frame: Any, declared: int, received: int) -> list[h2.events.Event]:
         """What this frame is, whose stream alone is at fault. h2 has taken it out of both windows, and no more."""
