@@ -75,6 +75,25 @@ def streamed(
     return Response(parts, leash=Leash(pipe, reset=lambda: None, made_at="caller.py:7"))
 
 
+# Ways of reading to the end, of whatever has the methods of a response.
+
+
+def until_empty(read: Callable[[], Any], got: list[Any]) -> None:
+    while piece := read():
+        got.append(piece)
+
+
+def into(response: Any, got: list[Any]) -> None:
+    buffer = bytearray(2)
+    while size := response.readinto(buffer):
+        got.append(bytes(buffer[:size]))
+
+
+def each(pieces: Any, got: list[Any]) -> None:
+    for piece in pieces:
+        got.append(piece)  # noqa: PERF402 - one by one: the pieces before an interrupt count
+
+
 def reads_on_or_is_told(
     make: Callable[[], Any],
     read: Callable[[Any, list[bytes]], object],

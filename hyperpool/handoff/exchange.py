@@ -227,9 +227,7 @@ class Exchange:
         )
         if self.streamed:
             step_bytes = credit_step_bytes or self.limits.stream_window_bytes // 2
-            self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=step_bytes)
-            leash = Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=self.made_at)
-            self._outcome = Response(self.parts, leash=leash)
+            self._outcome = self._streamed_response(self.parts, step_bytes, self.made_at)
         elif self.passes_by is not None and self.passes_by(head):
             self._spare_bytes = PASSED_BODY_BYTES
 
@@ -238,9 +236,12 @@ class Exchange:
         assert self.parts is not None
         self.streamed = True
         self._collected = []
-        self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=1)
-        self._outcome = Response(self.parts, leash=Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=None))
-        self._outcome.close()
+        self._outcome = response = self._streamed_response(self.parts, 1, None)
+        response.close()
+
+    def _streamed_response(self, parts: ResponseParts, credit_step_bytes: int, made_at: str | None) -> Response:
+        self._pipe = BodyPipe(credit=self._reach_loop_with_credit, credit_step_bytes=credit_step_bytes)
+        return Response(parts, leash=Leash(self._pipe, reset=self._reach_loop_with_cancel, made_at=made_at))
 
     @property
     def excused(self) -> bool:

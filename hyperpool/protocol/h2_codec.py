@@ -24,7 +24,7 @@ from hyperpool.protocol import events as ours
 from hyperpool.protocol.fields import head_fields_for_h2
 from hyperpool.protocol.frame_guard import FrameGuard
 from hyperpool.protocol.frame_log import frame_log
-from hyperpool.protocol.h2_machine import LateData, Malformed, WrongLength
+from hyperpool.protocol.h2_machine import Malformed, WrongLength
 from hyperpool.protocol.h2_quick import QuickMachine
 from hyperpool.protocol.response_fields import parse_status
 
@@ -245,9 +245,6 @@ class H2Codec:
     def _on_data(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.Data(event.stream_id, event.data, event.flow_controlled_length))
 
-    def _on_late_data(self, event: Any, events: list[ours.Event]) -> None:
-        events.append(ours.LateData(event.flow_controlled_length))
-
     def _on_trailers(self, event: Any, events: list[ours.Event]) -> None:
         events.append(ours.Trailers(event.stream_id, list(event.headers)))
 
@@ -302,13 +299,12 @@ def _split_status(fields: list[tuple[bytes, bytes]]) -> tuple[int, ours.Fields]:
 
 
 # What the machine says in our words already.
-_OURS = frozenset((ours.Head, ours.Data, ours.End))
+_OURS = frozenset((ours.Head, ours.Data, ours.LateData, ours.End))
 
 _TRANSLATE: dict[type, Callable[[H2Codec, Any, list[ours.Event]], None]] = {
     h2.events.ResponseReceived: H2Codec._on_response,
     h2.events.InformationalResponseReceived: H2Codec._on_interim,
     h2.events.DataReceived: H2Codec._on_data,
-    LateData: H2Codec._on_late_data,
     h2.events.TrailersReceived: H2Codec._on_trailers,
     h2.events.StreamEnded: H2Codec._on_end,
     WrongLength: H2Codec._on_wrong_length,

@@ -41,6 +41,7 @@ import h2.stream
 import hpack
 from hyperframe.frame import RstStreamFrame
 
+from hyperpool.protocol import events as ours
 from hyperpool.protocol.hpack_memo import MemoDecoder, MemoEncoder
 
 # Frames can be in flight for this many of our latest resets; an older one is reset once more, which is legal. As many
@@ -94,13 +95,6 @@ class Malformed(h2.events.Event):
 
     stream_id: int
     reason: str
-
-
-@dataclass(slots=True)
-class LateData(h2.events.Event):
-    """DATA on a stream that was reset, which h2 has taken out of the connection's window alone."""
-
-    flow_controlled_length: int
 
 
 class _Ended(dict[int, Any]):
@@ -274,7 +268,7 @@ class Machine(h2.connection.H2Connection):
             raise exc
         # h2 would give it back by itself, by an account beside the engine's: each would wait for half of a window.
         reset = RstStreamFrame(frame.stream_id, error_code=int(exc.error_code))
-        return [reset], [*exc._events, LateData(frame.flow_controlled_length)]
+        return [reset], [*exc._events, ours.LateData(frame.flow_controlled_length)]
 
     def _receive_rst_stream_frame(self, frame: Any) -> tuple[list[Any], list[h2.events.Event]]:
         try:

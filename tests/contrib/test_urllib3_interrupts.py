@@ -9,25 +9,9 @@ import pytest
 from urllib3.exceptions import HTTPError, ProtocolError
 
 from hyperpool.contrib.urllib3.response import HTTPResponse, Raw
-from interrupts import interrupted_at, reads_on_or_is_told, streamed
+from interrupts import each, interrupted_at, into, reads_on_or_is_told, streamed, until_empty
 
 BODY = b"ab\nc\n"
-
-
-def until_empty(read: Callable[[], bytes], got: list[bytes]) -> None:
-    while piece := read():
-        got.append(piece)
-
-
-def into(response: HTTPResponse, got: list[bytes]) -> None:
-    buffer = bytearray(2)
-    while size := response.readinto(buffer):
-        got.append(bytes(buffer[:size]))
-
-
-def each(pieces: object, got: list[bytes]) -> None:
-    for piece in pieces:  # type: ignore[attr-defined]
-        got.append(piece)  # noqa: PERF402 - one by one: the pieces before an interrupt count
 
 
 READS: dict[str, Callable[[HTTPResponse, list[bytes]], None]] = {

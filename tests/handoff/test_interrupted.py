@@ -22,7 +22,7 @@ from hyperpool.handoff.futures import LoopFuture, ResponseFuture
 from hyperpool.handoff.inbox import Inbox
 from hyperpool.handoff.response import Response
 from hyperpool.policy.courier import Courier, Step
-from interrupts import Interrupt, interrupted_at, reads_on_or_is_told
+from interrupts import Interrupt, each, interrupted_at, into, reads_on_or_is_told, until_empty
 
 
 def is_free(lock: Any, in_thread: Callable[[Callable[[], object]], Any]) -> bool:
@@ -95,22 +95,6 @@ def test_no_lock_stays_locked(name: str, in_thread: Callable[[Callable[[], objec
 
 
 BODY = b"ab\nc\n"
-
-
-def into(response: Response, got: list[Any]) -> None:
-    buffer = bytearray(2)
-    while size := response.readinto(buffer):
-        got.append(bytes(buffer[:size]))
-
-
-def until_empty(read: Callable[[], Any], got: list[Any]) -> None:
-    while piece := read():
-        got.append(piece)
-
-
-def each(pieces: Any, got: list[Any]) -> None:
-    for piece in pieces:
-        got.append(piece)  # noqa: PERF402 - one by one: the pieces before an interrupt count
 
 
 READS: dict[str, Callable[[Response, list[Any]], None]] = {

@@ -12,7 +12,7 @@ import pytest
 
 from hyperpool.http_client import HTTPResponse
 from hyperpool.http_client.answer import BUFFER_BYTES, Answer
-from interrupts import Interrupt, reads_on_or_is_told, streamed
+from interrupts import Interrupt, into, reads_on_or_is_told, streamed, until_empty
 
 BODY = b"ab\nc\n"
 DECLARED = [(b"content-length", b"%d" % len(BODY))]
@@ -35,17 +35,6 @@ def begun(response: Any) -> HTTPResponse:
     made = HTTPResponse(Socket(response), method="GET")
     made.begin()
     return made
-
-
-def until_empty(read: Callable[[], bytes], got: list[bytes]) -> None:
-    while piece := read():
-        got.append(piece)
-
-
-def into(response: HTTPResponse, got: list[bytes]) -> None:
-    buffer = bytearray(2)
-    while size := response.readinto(buffer):
-        got.append(bytes(buffer[:size]))
 
 
 READS: dict[str, Callable[[HTTPResponse, list[bytes]], None]] = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from hyperpool.connection_messages import HTTP20Response
-from interrupts import reads_on_or_is_told, streamed
+from interrupts import each, reads_on_or_is_told, streamed
 
 BODY = b"abcdefg"
 
@@ -16,11 +16,6 @@ BODY = b"abcdefg"
 def sized(response: HTTP20Response, got: list[bytes]) -> None:
     while piece := response.read(2):
         got.append(piece)
-
-
-def each(response: HTTP20Response, got: list[bytes]) -> None:
-    for piece in response:
-        got.append(piece)  # noqa: PERF402 - one by one: the pieces before an interrupt count
 
 
 def ahead(response: HTTP20Response, got: list[bytes]) -> None:
