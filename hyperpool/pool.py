@@ -22,7 +22,7 @@ from hyperpool.loops import Loops, Workshop
 from hyperpool.process import FOR_ALL, load, pools
 from hyperpool.protocol.fields import forwarded, prepare_head, tunnelled
 from hyperpool.proxies import ProxyLike, ProxyMap, forwards
-from hyperpool.urls import Origin, is_socket_path, parse_url
+from hyperpool.urls import Origin, Url, is_socket_path, parse_url
 from hyperpool.values import Limits, Proxy, Request, RequestHead, Route, TlsSettings, as_source_address
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class ConnectionPool:
     def _use(self, loops: Loops) -> None:
         self._loops = loops
         # The pool's own ways, made once; threads that race there make equal ones.
-        self._own_routes: dict[Origin, Route] = {}
+        self._own_routes: dict[str, Route] = {}
         self._finalizer = loops.finalize_with(self)
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -166,8 +166,8 @@ class ConnectionPool:
         if request.target is not None:
             url = url._replace(target=request.target)
         if route is None:
-            route = self._own_route(url.origin)
-        if source is None:
+            route = self._own_route(url)
+        if source is None and request.content is not None:
             source = make_source(request.content)
         body_bytes = 0 if source is None else source.length_bytes
         head = prepare_head(method=request.method, url=url, headers=request.headers, body_bytes=body_bytes)
@@ -179,7 +179,7 @@ class ConnectionPool:
             source=source,
             streamed=stream,
             submitted_at=time.monotonic(),
-            origin=str(url.origin),
+            origin=url.place,
             limits=self.limits,
             made_at=made_at,
             keeps_alive=self,
@@ -213,12 +213,12 @@ class ConnectionPool:
         given.setdefault("source_address", self._source_address)
         return Route(origin, **given)
 
-    def _own_route(self, origin: Origin) -> Route:
-        route = self._own_routes.get(origin)
+    def _own_route(self, url: Url) -> Route:
+        route = self._own_routes.get(url.place)
         if route is None:
             if len(self._own_routes) >= self.limits.max_origins:
                 self._own_routes.clear()
-            route = self._own_routes[origin] = self.route(origin)
+            route = self._own_routes[url.place] = self.route(url.origin)
         return route
 
     def _allowed(self, uds: str, origin: Origin) -> str:

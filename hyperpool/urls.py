@@ -55,7 +55,8 @@ class Url(NamedTuple):
     """A parsed, requestable URL. Immutable.
 
     ``target`` is the path with its query, ready for the wire. ``text`` is the URL as it was given, ``wire`` as it is
-    requested: without a user, percent-encoded, scheme and host in lower case, the host in its ASCII form.
+    requested: without a user, percent-encoded, scheme and host in lower case, the host in its ASCII form. ``place`` is
+    the origin as messages name it.
     """
 
     origin: Origin
@@ -63,6 +64,7 @@ class Url(NamedTuple):
     userinfo: str | None
     text: str
     wire: str
+    place: str
 
 
 @functools.lru_cache(maxsize=1024)
@@ -81,7 +83,8 @@ def parse_url(text: str) -> Url:
         uds = _socket_path(unix[1], shown)
         local = _split(f"http://localhost{unix[2]}")
         wire = f"http+unix://{unix[1]}{local.url.removeprefix('http://localhost')}"
-        return Url(Origin("http", "localhost", 80, uds), local.request_uri, None, text, wire)
+        origin = Origin("http", "localhost", 80, uds)
+        return Url(origin, local.request_uri, None, text, wire, str(origin))
     parts = _split(text)
     scheme = (parts.scheme or "").lower()
     if scheme not in DEFAULT_PORTS:
@@ -92,7 +95,8 @@ def parse_url(text: str) -> Url:
     if not 1 <= port <= 65535:
         raise InvalidURL(f"{shown}: the port must be between 1 and 65535")
     host = _host(parts.host, shown)
-    return Url(Origin(scheme, host, port), parts.request_uri, parts.auth, text, _wire(parts))
+    origin = Origin(scheme, host, port)
+    return Url(origin, parts.request_uri, parts.auth, text, _wire(parts), str(origin))
 
 
 def _host(given: str, shown: str) -> str:

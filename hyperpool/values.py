@@ -233,10 +233,14 @@ class Route:
     uds: str | None = None
     source_address: tuple[str, int] | None = None
     socket_options: tuple[tuple[int, int, int | bytes], ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Each request asks for it, twice. Routes that have these in common, but not the rest, are few.
+        object.__setattr__(self, "_hash", hash((self.origin, self.tls)))
 
     def __hash__(self) -> int:
-        # Each request asks for it. Routes that have these in common, but not the rest, are few.
-        return hash((self.origin, self.tls))
+        return self._hash
 
 
 def as_source_address(given: Any) -> tuple[str, int] | None:
@@ -317,7 +321,7 @@ class Request:
         put = object.__setattr__
         put(self, "method", method if method.__class__ is str else arguments.text("method", method))
         put(self, "url", url if url.__class__ is str else arguments.text("url", url))
-        put(self, "headers", headers if headers.__class__ is tuple else _header_pairs(headers))
+        put(self, "headers", headers if isinstance(headers, tuple) else _header_pairs(headers))
         put(self, "content", content)
         put(self, "timeout", timeout if timeout.__class__ is Timeout else as_timeout(timeout))
         put(self, "target", target if target is None else arguments.text("target", target))

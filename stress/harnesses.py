@@ -254,7 +254,7 @@ def header(data: bytes) -> str:
     try:
         head = prepare_head(
             method=method,
-            url=Url(Origin("http", "a.test", 80), target or "/", None, "", ""),
+            url=Url(Origin("http", "a.test", 80), target or "/", None, "", "", ""),
             headers=pairs,
             body_bytes=0,
         )

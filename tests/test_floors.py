@@ -29,6 +29,7 @@ FLOORS: dict[str, list[tuple[str, ...]]] = {
     "ground": [("_version", "errors", "arguments"), ("urls",), ("values",), ("proxies",)],
     "F0 protocol": [
         ("protocol.events", "protocol.field_rules"),
+        ("protocol.lasting",),
         ("protocol.fields",),
         ("protocol.response_fields",),
         (

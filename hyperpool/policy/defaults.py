@@ -7,6 +7,7 @@ from collections.abc import ItemsView, Iterator, MutableMapping
 from typing import Any
 
 from hyperpool.policy.writing import Headers, default_headers, merged, without
+from hyperpool.protocol.lasting import LastingHeaders
 from hyperpool.values import HeadersLike
 
 
@@ -19,11 +20,11 @@ class DefaultHeaders(MutableMapping[str, str]):
 
     def __init__(self, given: HeadersLike) -> None:
         self._lock = threading.RLock()
-        self.fields: Headers = merged(default_headers(), given)
+        self.fields: Headers = LastingHeaders(merged(default_headers(), given))
 
     def replace(self, given: HeadersLike) -> None:
         """Put these over hyperpool's own defaults, in place of all that was set before."""
-        fields = merged(default_headers(), given)
+        fields = LastingHeaders(merged(default_headers(), given))
         with self._lock:
             self.fields = fields
 
@@ -31,7 +32,7 @@ class DefaultHeaders(MutableMapping[str, str]):
         """Set several fields in one change; None as a value removes one."""
         pairs = dict(*given, **named)
         with self._lock:
-            self.fields = merged(self.fields, pairs)
+            self.fields = LastingHeaders(merged(self.fields, pairs))
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
@@ -46,7 +47,7 @@ class DefaultHeaders(MutableMapping[str, str]):
         with self._lock:
             kept = without(self.fields, frozenset((name.lower(),)))
             missing = len(kept) == len(self.fields)
-            self.fields = kept
+            self.fields = LastingHeaders(kept)
         if missing:
             raise KeyError(name)
 

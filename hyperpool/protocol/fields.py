@@ -21,6 +21,7 @@ from typing import Any
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.protocol.field_rules import AUTHORITY, Draft, checked_name, checked_value, drop, refusal, short
+from hyperpool.protocol.lasting import LastingFields, passed_before
 from hyperpool.urls import Origin, Url
 from hyperpool.values import Proxy, RequestHead
 
@@ -52,6 +53,7 @@ _NOT_BEHIND = frozenset(
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 9110 5.6.2
 TARGET = re.compile(r"/[!\"$-~]*").fullmatch  # RFC 9112 3.2.1; a fragment never leaves the client (RFC 9110 4.2.5)
+_AT_AN_ORIGIN = (b"/", b"*")  # how a target begins that is no absolute URL
 _NOT_TARGET_CHAR = re.compile(r"[^!\"$-~]").search
 # RFC 9112 3.2.2: scheme, authority without userinfo (RFC 9110 4.2.4), then what an origin would be sent.
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?@]+)(/[!\"$-~]*|\?[!\"$-~]*)?").fullmatch
@@ -72,9 +74,13 @@ def prepare_head(
     try:
         verb = _method(method)
         target = _target(url.target, verb)
-        scheme, authority = _named_in(target) or _scheme_and_authority(
-            url.origin.scheme, url.origin.host, url.origin.port
-        )
+        origin = url.origin
+        if target[:1] in _AT_AN_ORIGIN:
+            scheme, authority = _scheme_and_authority(origin.scheme, origin.host, origin.port)
+        else:
+            scheme, authority = _named_in(target)
+        if body_bytes == 0 and verb not in _ANTICIPATES_CONTENT and (passed := passed_before(headers)):
+            return RequestHead(verb, scheme, authority, target, passed)
         draft = Draft([])
         keep = draft.fields.append
         for name, value in headers:
@@ -84,7 +90,7 @@ def prepare_head(
                 keep((spelling, octets))
             else:
                 rule(draft, spelling, octets)
-        if target[:1] not in b"/*":
+        if target[:1] not in _AT_AN_ORIGIN:
             _check_host_of_absolute(draft, authority)
         if draft.te and not draft.names_te:
             # RFC 9110 10.1.4: on HTTP/1.1 it must be named as a connection option; HTTP/2 drops that again.
@@ -121,7 +127,7 @@ def forwarded(head: RequestHead, proxy: Proxy, *, http2: bool) -> RequestHead:
     pseudo-headers say all of it already (RFC 9113 8.3.1).
     """
     target = head.target
-    if not http2 and target[:1] in b"/*":
+    if not http2 and target[:1] in _AT_AN_ORIGIN:
         target = head.scheme + b"://" + head.authority + (b"" if target == b"*" else target)
     own = proxy_fields(proxy)
     names = {name.lower() for name, _ in own}
@@ -176,9 +182,18 @@ def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
         (b":method", head.method),
         (b":scheme", head.scheme),
         (b":authority", head.authority),
-        (b":path", head.target if head.target[:1] in b"/*" else _path_of_absolute(head)),
+        (b":path", head.target if head.target[:1] in _AT_AN_ORIGIN else _path_of_absolute(head)),
     ]
-    for name, value in head.fields:
+    if head.fields.__class__ is not LastingFields:
+        return fields + _h2_fields(head.fields)
+    if head.fields.as_h2 is None:
+        head.fields.as_h2 = _h2_fields(head.fields)
+    return fields + head.fields.as_h2
+
+
+def _h2_fields(given: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:
+    fields = []
+    for name, value in given:
         lower, wrap = _h2_name(name)
         # A server joins cookies with "; " (8.2.3): an empty one would leave a blank at the end, which is malformed.
         if wrap is not None and (value or wrap is not _cookie):
@@ -208,6 +223,7 @@ def _method(method: str) -> bytes:
     return octets
 
 
+@functools.lru_cache(maxsize=1024)  # as many as URLs are remembered (`urls.parse_url`)
 def _target(target: str, verb: bytes) -> bytes:
     if TARGET(target) or (target == "*" and verb == b"OPTIONS"):
         return target.encode()
@@ -220,10 +236,8 @@ def _target(target: str, verb: bytes) -> bytes:
     )
 
 
-def _named_in(target: bytes) -> tuple[bytes, bytes] | None:
-    """Scheme and authority of a target in absolute form; None in the other forms."""
-    if target[:1] in b"/*":
-        return None
+def _named_in(target: bytes) -> tuple[bytes, bytes]:
+    """Scheme and authority of a target in absolute form."""
     parts = _ABSOLUTE(target.decode("ascii"))
     assert parts is not None, "`_target` has seen it"
     return parts[1].lower().encode(), parts[2].encode()

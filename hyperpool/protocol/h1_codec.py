@@ -22,6 +22,7 @@ from hyperpool.protocol import events as ours
 from hyperpool.protocol.chunk_guard import MAX_CHUNK_LINE_BYTES, ChunkGuard
 from hyperpool.protocol.events import MAX_INTERIM
 from hyperpool.protocol.h1_head import HEAD_END, check_head
+from hyperpool.protocol.lasting import LastingFields
 from hyperpool.protocol.response_fields import parse_status
 
 # Different heads that are remembered on a connection, and the longest of them.
@@ -87,9 +88,9 @@ class H1Codec:
         if head.body_bytes is None and not end:
             fields.append((b"Transfer-Encoding", b"chunked"))
         request = head.method, head.target, fields
-        if end and head.method != b"HEAD" and not any(name.lower() in _CONNECTION for name, _ in head.fields):
+        if end and head.method != b"HEAD" and not _says_more(head.fields):
             self._untold = self._plain = request
-            self._out.append(_written(*request))
+            self._out.append(_written(head))
         else:
             self._untold = self._plain = None
             self._tell(*request)
@@ -351,10 +352,23 @@ class H1Codec:
         self.failure.__cause__ = cause
 
 
-def _written(method: bytes, target: bytes, fields: ours.Fields) -> bytes:
-    """A request head, as h11 writes it (RFC 9112 3, 5)."""
-    lines = [b"%s: %s\r\n" % field for field in fields]
-    return b"%s %s HTTP/1.1\r\n%s\r\n" % (method, target, b"".join(lines))
+def _says_more(fields: tuple[tuple[bytes, bytes], ...]) -> bool:
+    """Whether a request says something about the connection."""
+    return fields.__class__ is not LastingFields and any(name.lower() in _CONNECTION for name, _ in fields)
+
+
+def _written(head: ours.RequestHead) -> bytes:
+    """A request head without a body, as h11 writes it (RFC 9112 3, 5)."""
+    line = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (head.method, head.target, head.authority)
+    if head.fields.__class__ is not LastingFields:
+        return line + _lines(head.fields)
+    if head.fields.as_h1 is None:
+        head.fields.as_h1 = _lines(head.fields)
+    return line + head.fields.as_h1
+
+
+def _lines(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return b"".join([b"%s: %s\r\n" % field for field in fields]) + b"\r\n"
 
 
 def _value(fields: Any, wanted: bytes) -> bytes:

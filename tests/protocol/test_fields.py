@@ -24,7 +24,7 @@ TCHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
 
 
 def url(target: str = "/x", *, scheme: str = "https", host: str = "a.test", port: int = 443) -> Url:
-    return Url(Origin(scheme, host, port), target, None, "", "")
+    return Url(Origin(scheme, host, port), target, None, "", "", "")
 
 
 def prepare(*headers: tuple[Any, Any], method: Any = "GET", to: Url | None = None, body: int | None = 0) -> RequestHead:
