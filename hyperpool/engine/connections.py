@@ -9,7 +9,7 @@ from __future__ import annotations
 import selectors
 from collections.abc import Iterator
 
-from hyperpool.engine.connection import Connection, Life, is_repeatable
+from hyperpool.engine.connection import CLOSED, OPEN, Connection, is_repeatable
 from hyperpool.engine.timers import Timers
 from hyperpool.handoff.exchange import Exchange
 
@@ -63,7 +63,7 @@ class Connections:
     def run_timers(self, now: float) -> None:
         """Let those act whose instant has come."""
         for connection in self._timers.take_due(now):
-            if connection.life is not Life.CLOSED:
+            if connection.life is not CLOSED:
                 connection.on_timer()
                 self.touch(connection)
 
@@ -71,14 +71,14 @@ class Connections:
         """Give every busy one its turn at the wire."""
         busy, self._busy = self._busy, {}
         for connection in busy:
-            if connection.life is not Life.CLOSED:
+            if connection.life is not CLOSED:
                 connection.pump()
                 connection.flush()
             self.watch(connection)
 
     def watch(self, connection: Connection) -> None:
         """Tell the selector and the timers what this connection waits for now."""
-        if connection.life is Life.CLOSED:
+        if connection.life is CLOSED:
             self._forget(connection)
             return
         if connection.wants_turn:
@@ -139,12 +139,12 @@ class Connections:
     @property
     def open_count(self) -> int:
         """How many take new exchanges, or will: one whose peer may be gone is not counted on."""
-        return sum(connection.life is Life.OPEN and not connection.in_doubt for connection in self._all)
+        return sum(connection.life is OPEN and not connection.in_doubt for connection in self._all)
 
     @property
     def version(self) -> str | None:
         """What those speak that take new exchanges; None where there is none."""
-        return next((one.version for one in self._all if one.life is Life.OPEN), None)
+        return next((one.version for one in self._all if one.life is OPEN), None)
 
     @property
     def all_loaded(self) -> bool:
@@ -152,7 +152,7 @@ class Connections:
 
         That is a peer that says "no streams for now" (RFC 9113 5.1.2); to open another connection to it is no answer.
         """
-        return all(one.load or one.in_doubt for one in self._all if one.life is Life.OPEN)
+        return all(one.load or one.in_doubt for one in self._all if one.life is OPEN)
 
     @property
     def all_ready(self) -> bool:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from hyperpool.engine.connection import Life
+from hyperpool.engine.connection import CLOSED
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dials
 from hyperpool.engine.greetings import Greetings
@@ -67,7 +67,7 @@ class Endings:
             self._waiting.discard(exchange)
         connection = self._connections.carrier(exchange)
         self.give_up(exchange, error)
-        if connection is not None and connection.life is not Life.CLOSED:
+        if connection is not None and connection.life is not CLOSED:
             connection.cancel(exchange)
 
     def time_out(self, exchange: Exchange, slow: str) -> None:

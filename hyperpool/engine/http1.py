@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.connection import (
     BACKLOG_BYTES,
+    CLOSED,
+    DRAINING,
     LEAST_PIECE_BYTES,
+    OPEN,
     WRITE_BYTES,
     Connection,
     Host,
-    Life,
     is_repeatable,
     may_repeat,
 )
@@ -81,8 +83,9 @@ class Http1Connection(Connection):
     @property
     def free_slots(self) -> int:
         """1 while idle."""
-        spent = self._used and self.host.closes_unannounced
-        return int(self.life is Life.OPEN and self._exchange is None and not spent)
+        if self._exchange is not None or self.life is not OPEN:
+            return 0
+        return int(not (self._used and self.host.closes_unannounced))
 
     @property
     def ready(self) -> bool:  # type: ignore[override]
@@ -139,7 +142,7 @@ class Http1Connection(Connection):
         """Close the socket: HTTP/1.1 has no other way to say that nobody listens."""
         if self._exchange is exchange:
             self._exchange = None
-            self.life = Life.CLOSED
+            self.life = CLOSED
             self.transport.abort()
 
     def credit(self, exchange: Exchange, body_bytes: int) -> None:
@@ -178,6 +181,8 @@ class Http1Connection(Connection):
             self._listens_first = False
             if self._is_over():
                 return
+        if not self._sending:
+            return
         room_bytes, unwritten_bytes = BACKLOG_BYTES - self.transport.backlog_bytes, 0
         while self._sending and not self._upload_parked and room_bytes > 0:
             assert self._exchange is not None
@@ -245,12 +250,12 @@ class Http1Connection(Connection):
             self.abort(error)
             return
         successor.farewell_code = self.farewell_code
-        if self.life is Life.DRAINING:
+        if self.life is DRAINING:
             successor.drain()
         # In this order: at each moment one of the two holds the exchange (L5).
         self.host.replace(self, successor)
         self._exchange = None
-        self.life = Life.CLOSED
+        self.life = CLOSED
         successor.hear(event.data)
         successor.wake_readers()
 

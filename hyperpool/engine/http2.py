@@ -11,7 +11,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.answers import UnreadAnswers
-from hyperpool.engine.connection import BACKLOG_BYTES, LEAST_PIECE_BYTES, WRITE_BYTES, Connection, Host, Life
+from hyperpool.engine.connection import (
+    BACKLOG_BYTES,
+    CLOSED,
+    DRAINING,
+    LEAST_PIECE_BYTES,
+    OPEN,
+    WRITE_BYTES,
+    Connection,
+    Host,
+)
 from hyperpool.engine.h2_streams import ON_STREAM, Stream, Streams
 from hyperpool.engine.h2_uploads import Uploads
 from hyperpool.engine.h2_windows import Windows
@@ -74,11 +83,12 @@ class Http2Connection(Connection):
     @property
     def free_slots(self) -> int:
         """Streams that may be opened now, by the peer's limit (RFC 9113 5.1.2) and ours."""
-        if self.life is not Life.OPEN or self._h2.exhausted or self.in_doubt:
+        peer, streams = self._peer, self._streams
+        if self.life is not OPEN or (peer.asked and peer.in_doubt(self.host.now)):
             return 0
         limit = min(self.limits.max_streams_per_connection, self._h2.peer_stream_limit)
         # What the server pushes counts against our limit, not against its own.
-        return limit - (len(self._streams.open) - self._streams.pushed) - self._peer.slots_held
+        return limit - (len(streams.open) - streams.pushed) - peer.slots_held
 
     @property
     def in_doubt(self) -> bool:  # type: ignore[override]
@@ -104,7 +114,7 @@ class Http2Connection(Connection):
         self.carried_any = True
         self._peer.ask_after_silence(self.host.now)
         if self._h2.exhausted:
-            self.life = Life.DRAINING
+            self.life = DRAINING
         exchange.begin(stream_id, self.host.now)
         if stream.sending:
             self._uploads.begin(stream, self.host.now)
@@ -178,7 +188,7 @@ class Http2Connection(Connection):
     def handle(self, heard: list[events.Event]) -> None:
         """Act on events, each by its class."""
         for event in heard:
-            if self.life is Life.CLOSED:
+            if self.life is CLOSED:
                 return  # the caller's window manager has failed
             on_stream = ON_STREAM.get(event.__class__)
             if on_stream is None:
@@ -189,8 +199,7 @@ class Http2Connection(Connection):
             self.abort(failed)
 
     def _on_data(self, event: events.Data) -> None:
-        self._windows.ledger.receive(event.flow_bytes)
-        self._windows.ledger.consume(event.flow_bytes)
+        self._windows.ledger.pass_on(event.flow_bytes)
         if self._windows.managed and (failed := self._windows.grant_connection()) is not None:
             self.abort(failed)
         stream = self._streams.open.get(event.stream_id)
@@ -208,8 +217,7 @@ class Http2Connection(Connection):
             self._streams.break_off(stream, failed)
 
     def _on_late_data(self, event: events.LateData) -> None:
-        self._windows.ledger.receive(event.flow_bytes)
-        self._windows.ledger.consume(event.flow_bytes)
+        self._windows.ledger.pass_on(event.flow_bytes)
 
     def _on_goaway(self, event: events.GoAway) -> None:
         """RFC 9113 6.8: streams above the last id were not processed, the others will be answered."""
@@ -271,7 +279,7 @@ class Http2Connection(Connection):
 
     def close(self) -> None:
         """Say GOAWAY and close."""
-        if self.life is not Life.CLOSED and self._h2.failure is None:
+        if self.life is not CLOSED and self._h2.failure is None:
             self._h2.go_away(self.farewell_code)
             self.transport.send(self._h2.data_to_send())
         super().close()
@@ -280,11 +288,11 @@ class Http2Connection(Connection):
 
     def flush(self) -> None:
         """Send this step's frames; a PING goes with them where one is due."""
-        if self.life is not Life.CLOSED and (payload := self._peer.ping(self.host.now)) is not None:
+        if self.life is not CLOSED and (payload := self._peer.ping(self.host.now)) is not None:
             self._h2.ping(payload)
         super().flush()
         self._peer.flushed(self.transport, self.host.now)
-        if self.life is not Life.CLOSED and self._answers.too_many(self._h2.answers, self.transport):
+        if self.life is not CLOSED and self._answers.too_many(self._h2.answers, self.transport):
             self.host.flooded()
             self.abort(
                 RemoteProtocolError("the server floods us with frames whose answers it never reads (RFC 9113 10.5)")
@@ -292,7 +300,7 @@ class Http2Connection(Connection):
 
     def next_at(self) -> float:
         """The earliest of: a rest over, SETTINGS due, pong late or due, silence to be asked about, idle expiry, age."""
-        due = [NEVER if self.life is Life.DRAINING else self.retire_at]
+        due = [NEVER if self.life is DRAINING else self.retire_at]
         if self._h2.held:
             due.append(self._rested_at)
         if not self._greeted:
@@ -310,7 +318,7 @@ class Http2Connection(Connection):
         if self._h2.held and now >= self._rested_at:
             self.hear(b"")
             self.wake_readers()
-        if self.life is Life.CLOSED:
+        if self.life is CLOSED:
             return
         for exchange in self._uploads.expectations.overdue(now):
             self._streams.release_upload(self._streams.open[exchange.stream_id or 0])
@@ -324,7 +332,7 @@ class Http2Connection(Connection):
             self.abort(ConnectionLost(f"the server did not answer a PING within {limits.ping_timeout_s:g} s"))
         elif not self._streams.open and now >= self._streams.idle_since + limits.idle_s:
             self.close()
-        elif self.life is Life.OPEN and now >= self.retire_at:
+        elif self.life is OPEN and now >= self.retire_at:
             self.drain()
         elif self._streams.open and self._peer.silent(now):
             self._peer.ask()

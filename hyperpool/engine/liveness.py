@@ -41,12 +41,12 @@ class Liveness:
         "_mark_bytes",
         "_moved_at",
         "_payload",
-        "_resets_pinged",
         "_resets_unproven",
         "_sent_bytes",
         "_wanted",
         "asked",
         "heard_at",
+        "slots_held",
     )
 
     def __init__(self, limits: Limits, *, calm: int, now: float) -> None:
@@ -58,8 +58,9 @@ class Liveness:
         self._asked_at = self._moved_at = -NEVER
         self._payload = b""
         self._wanted = False
+        # Slots of reset streams that the peer may still count; those of them for which no PING has gone out.
+        self.slots_held = 0
         self._resets_unproven = 0
-        self._resets_pinged = 0
         self._sent_bytes = self._mark_bytes = 0
 
     # -- what happens ----------------------------------------------------------------------------------------------
@@ -79,11 +80,7 @@ class Liveness:
     def slot_given_back(self) -> None:
         """A stream was reset: its slot is not free before the peer has counted that."""
         self._resets_unproven += 1
-
-    @property
-    def slots_held(self) -> int:
-        """Slots of reset streams that the peer may still count."""
-        return self._resets_unproven + self._resets_pinged
+        self.slots_held += 1
 
     def ping(self, now: float) -> bytes | None:
         """The PING that is to go out now, if any."""
@@ -94,7 +91,7 @@ class Liveness:
         self.asked, self._wanted = True, False
         self._asked_at = self._moved_at = now
         self._mark_bytes = -1
-        self._resets_pinged, self._resets_unproven = self._resets_unproven, 0
+        self._resets_unproven = 0
         return self._payload
 
     def flushed(self, wire: Transport, now: float) -> None:
@@ -109,7 +106,7 @@ class Liveness:
         """The peer has answered a PING; whether ours, its payload tells."""
         if self.asked and payload == self._payload:
             self.asked = False
-            self._resets_pinged = 0
+            self.slots_held = self._resets_unproven
 
     # -- what that means -------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from hyperpool.engine.announcements import Announcements
-from hyperpool.engine.connection import Connection, Life
+from hyperpool.engine.connection import CLOSED, Connection
 from hyperpool.engine.connections import Connections
 from hyperpool.engine.dials import Dialer, Dials
 from hyperpool.engine.endings import Endings
@@ -38,7 +38,7 @@ from hyperpool.engine.wakeup import SocketWakeup
 from hyperpool.errors import ConnectTimeout, HyperpoolError, PoolClosed
 from hyperpool.handoff import messages
 from hyperpool.handoff.deadlines import LONGEST_SLEEP_S, NEVER
-from hyperpool.handoff.exchange import Exchange, State
+from hyperpool.handoff.exchange import DONE, Exchange
 from hyperpool.handoff.inbox import Inbox, until_there_is_memory
 from hyperpool.handoff.loop_thread import enter_loop_thread
 
@@ -169,7 +169,7 @@ class OriginLoop:
     def _read(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, mask in ready:
             connection: Connection | None = key.data
-            if connection is None or connection.life is Life.CLOSED:
+            if connection is None or connection.life is CLOSED:
                 continue  # the wake-up, or a connection that a message has just closed
             self._connections.touch(connection)
             if mask & selectors.EVENT_READ:
@@ -182,7 +182,7 @@ class OriginLoop:
         self._greetings.run_timers(self.now, self._dials.phase)
 
     def _look_at_deadline(self, exchange: Exchange) -> None:
-        if exchange.state is State.DONE:
+        if exchange.state is DONE:
             return
         if exchange.excused:
             exchange.deadlines.touched_at = self.now
@@ -236,13 +236,13 @@ class OriginLoop:
         deadlines = exchange.deadlines
         deadlines.enter(phase, self.now)
         look_at = deadlines.look_at
-        if self.now < deadlines.total_at:
+        if look_at <= self.now < deadlines.total_at:
             # In this turn it may start: who waits for 0 s takes what is free now, and nothing else.
-            look_at = max(look_at, math.nextafter(self.now, NEVER))
+            look_at = math.nextafter(self.now, NEVER)
         self._deadlines.arm(exchange, look_at)
 
     def _on_cancel(self, message: messages.Cancel) -> None:
-        if message.exchange.state is not State.DONE:
+        if message.exchange.state is not DONE:
             self._endings.end_early(message.exchange, CancelledError())
 
     def _on_consumed(self, message: messages.Consumed) -> None:
@@ -270,7 +270,7 @@ class OriginLoop:
 
     def _on_ping(self, message: messages.Ping) -> None:
         for connection in self._connections:
-            if connection.life is not Life.CLOSED:
+            if connection.life is not CLOSED:
                 connection.ping(message.payload)
                 self._connections.touch(connection)
 
@@ -293,7 +293,7 @@ class OriginLoop:
         self._greetings.answer(connection.version)
         # The peer's first bytes may have come with the end of the handshake: the socket will not announce them.
         connection.read()
-        if connection.life is Life.CLOSED:
+        if connection.life is CLOSED:
             self._connections.watch(connection)  # before the next one is dialled
 
     def _on_dial_failed(self, message: messages.DialFailed) -> None:

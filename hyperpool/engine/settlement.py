@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperpool.engine.timers import Timers
 from hyperpool.errors import HyperpoolError
-from hyperpool.handoff.exchange import Exchange, State
+from hyperpool.handoff.exchange import DONE, Exchange
 from hyperpool.handoff.futures import LoopFuture, SoleWaiter, resolve
 
 logger = logging.getLogger("hyperpool")
@@ -67,7 +67,7 @@ class Settlement:
                     raise  # it is owed its end still, which a crash brings (L5)
                 logger.exception(_FAILED, exchange)
             self._resolving.clear()  # before anything else: it holds the response, which may be forgotten already
-            if exchange.state is State.DONE:
+            if exchange.state is DONE:
                 self._deadlines.disarm(exchange)
                 exchange.connection = None
                 self._accepted.pop(exchange, None)

@@ -59,17 +59,14 @@ class Transport:
         self.sock = sock
         self._tls = tls
         self._backlog = bytearray()
+        # How many bytes the socket has not taken yet.
+        self.backlog_bytes = 0
         # All that the socket has taken so far.
         self.sent_bytes = 0
         # Whether the last `receive` may have left something in the socket.
         self.more = False
         self.eof = False
         self.failure: HyperpoolError | None = None
-
-    @property
-    def backlog_bytes(self) -> int:
-        """Bytes that the socket has not taken yet."""
-        return len(self._backlog)
 
     def receive(self) -> bytes:
         """What is here now, up to `RECV_BYTES`. Sets ``more``, ``eof`` and ``failure``; never raises."""
@@ -125,6 +122,7 @@ class Transport:
         sent = self._send(data)
         if sent < len(data):
             self._backlog += memoryview(data)[sent:]
+            self.backlog_bytes = len(self._backlog)
 
     def flush(self) -> None:
         """Offer the backlog to the socket once more, with what TLS has to say for itself."""
@@ -133,6 +131,7 @@ class Transport:
         if self._backlog:
             sent = self._send(self._backlog)
             del self._backlog[:sent]
+            self.backlog_bytes = len(self._backlog)
 
     def _send(self, data: bytes | bytearray) -> int:
         try:

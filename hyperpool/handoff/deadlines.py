@@ -96,7 +96,7 @@ class Deadlines:
     Owned by the loop thread.
     """
 
-    __slots__ = ("_spent_s", "pace", "phase", "phase_began_at", "submitted_at", "timeout", "total_at", "touched_at")
+    __slots__ = ("_over", "pace", "phase", "phase_began_at", "submitted_at", "timeout", "total_at", "touched_at")
 
     def __init__(self, timeout: Timeout, submitted_at: float, *, min_rate: float | None = None) -> None:
         self.timeout = timeout
@@ -105,21 +105,25 @@ class Deadlines:
         self.phase = "pool"
         self.phase_began_at = submitted_at
         self.touched_at = submitted_at
-        self._spent_s: dict[str, float] | None = None
+        # The phases that are over, and how long each was.
+        self._over: tuple[tuple[str, float], ...] = ()
         self.pace = None if min_rate is None else Pace(min_rate, submitted_at)
 
     def enter(self, phase: str, now: float) -> None:
         """Begin a phase; the one before it is booked."""
         if phase != self.phase:
-            self._book(now)
+            self._over += ((self.phase, now - self.phase_began_at),)
             self.phase = phase
             self.phase_began_at = now
         self.touched_at = now
 
-    def _book(self, now: float) -> None:
-        spent = self._spent_s = {} if self._spent_s is None else self._spent_s
-        # A turn of the loop may have begun before the submit that it takes: no time has passed then, not less.
-        spent[self.phase] = spent.get(self.phase, 0.0) + max(0.0, now - self.phase_began_at)
+    def _spent_s(self, now: float) -> dict[str, float]:
+        """The seconds in each phase, up to now."""
+        spent: dict[str, float] = {}
+        for phase, lasted_s in (*self._over, (self.phase, now - self.phase_began_at)):
+            # A turn of the loop may have begun before the submit that it takes: no time has passed then, not less.
+            spent[phase] = spent.get(phase, 0.0) + max(0.0, lasted_s)
+        return spent
 
     @property
     def next_at(self) -> float:
@@ -150,8 +154,7 @@ class Deadlines:
         ``slow``: the body's own fault (see `Pace.look`), where that is it.
         """
         phase = "total" if now >= self.total_at else self.phase
-        self._book(now)
-        spent = dict(self._spent_s or {})
+        spent = self._spent_s(now)
         limit_s = getattr(self.timeout, phase)
         account = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in spent.items())
         if slow:

@@ -72,6 +72,8 @@ class QuickMachine(Machine):
         # The beginning of a frame whose end has not come yet.
         self._rest = b""
         self._sweep_at = _SWEEP_AT
+        # What the windows of a new stream begin with, ours and the peer's; None where h2 may have heard of others.
+        self._first_windows: tuple[int, int] | None = None
         # Whether DATA frames that follow each other are heard as one piece.
         self.joins_data = True
 
@@ -87,9 +89,11 @@ class QuickMachine(Machine):
         if self.state_machine.state is not _CLIENT_OPEN:
             self.state_machine.process_input(h2.connection.ConnectionInputs.SEND_HEADERS)
         stream_id = self.highest_outbound_stream_id = self.get_next_available_stream_id()
-        stream = self.streams[stream_id] = h2.stream.H2Stream(
-            stream_id, self.config, self.local_settings.initial_window_size, self.remote_settings.initial_window_size
-        )
+        windows = self._first_windows
+        if windows is None:  # h2's settings take as long to say this as all that stands below
+            sizes = self.local_settings.initial_window_size, self.remote_settings.initial_window_size
+            windows = self._first_windows = sizes
+        stream = self.streams[stream_id] = h2.stream.H2Stream(stream_id, self.config, *windows)
         stream.max_outbound_frame_size = self.max_outbound_frame_size
         stream.request_method, stream._authority = fields[0][1], fields[2][1]
         state = stream.state_machine
@@ -177,6 +181,7 @@ class QuickMachine(Machine):
             # Within a header block it is an error, which h2 sees.
             if not heard and (kind <= _CONTINUATION or self.incoming_buffer._headers_buffer):
                 frame = data[at:end]
+                self._first_windows = None
                 super().receive_data(_without_reserved_bit(kind, flags, frame) if kind in _RESERVING else frame)
             at = end
         self._rest = data[at:]

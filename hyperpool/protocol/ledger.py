@@ -47,6 +47,12 @@ class ReceiveLedger:
         self.buffered -= flow_bytes
         self.uncredited += flow_bytes
 
+    def pass_on(self, flow_bytes: int) -> None:
+        """The peer spent credit, and the bytes are no concern of this window any more."""
+        assert 0 <= flow_bytes <= self.left, "h2 refuses a peer that overruns its window"
+        self.left -= flow_bytes
+        self.uncredited += flow_bytes
+
     def take_credit(self) -> int:
         """Bytes to grant now: 0 until half the window is due.
 
