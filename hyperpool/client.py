@@ -440,9 +440,9 @@ class Client:
         plan = Plan(
             request,
             source if trailers is None else with_trailers(source, trailers),
-            stream is not None and arguments.flag("stream", stream),  # None is requests' default
+            stream is not False and stream is not None and arguments.flag("stream", stream),  # None: requests' default
             caller() if stream else "",
-            arguments.flag("follow_redirects", follows),
+            follows is True or arguments.flag("follow_redirects", follows),
             None if retry is None else Retries(retry),
             authenticate,
             auth is NOT_GIVEN,

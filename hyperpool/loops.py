@@ -153,11 +153,11 @@ class Loops:
 
     def _loop_for(self, route: Route) -> OriginLoop:
         with self._lock:
-            self._check_open_locked(route)
             loop = self._by_route.get(route)
             if loop is not None:
                 self._by_route.move_to_end(route)
                 return loop
+            self._check_open_locked(route)
         return self._add_loop(route, self._workshop.build(route))
 
     def _add_loop(self, route: Route, made: OriginLoop) -> OriginLoop:

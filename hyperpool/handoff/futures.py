@@ -20,8 +20,10 @@ T = TypeVar("T")
 
 
 _Condition = threading.Condition
-# The states of a Future in which a loop has said already that it goes on with it, or that it does not.
-_SAID = ("RUNNING", "CANCELLED_AND_NOTIFIED")
+# The states of a Future in which it is said already whether it goes on, or is over.
+_SAID = ("RUNNING", "CANCELLED_AND_NOTIFIED", "FINISHED")
+_CANCELLED = ("CANCELLED", "CANCELLED_AND_NOTIFIED")
+_DONE = ("FINISHED", *_CANCELLED)
 
 
 class _SafeCondition(threading.Condition):
@@ -45,8 +47,18 @@ class LoopFuture(Future[T]):
 
     def __init__(self) -> None:
         super().__init__()
-        if type(self._condition) is _Condition:  # else it is one of a debugger's, or of a model of threads
-            self._condition = _SafeCondition(self._condition._lock)  # type: ignore[attr-defined]
+        if self._condition.__class__ is _Condition:  # else it is one of a debugger's, or of a model of threads
+            self._condition.__class__ = _SafeCondition
+
+    # Without the condition, which each request would take four times for these: a state is one reference.
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state in _CANCELLED
+
+    def done(self) -> bool:
+        """Whether it was cancelled, or is resolved."""
+        return self._state in _DONE
 
     def result(self, timeout: float | None = None) -> T:
         """What came of it. Blocks. Raises its error, CancelledError, or TimeoutError after ``timeout``."""
@@ -61,7 +73,10 @@ class LoopFuture(Future[T]):
         return super().exception(timeout)
 
     def set_running_or_notify_cancel(self) -> bool:
-        """As of `Future`; but a loop may say it again, if memory ran out before it had said the outcome."""
+        """As of `Future`; but a loop may say it again, if memory ran out before it had said the outcome.
+
+        False, too, where the caller has resolved it, which no Future forbids: to resolve it again would log.
+        """
         if self._state in _SAID:
             return self.running()
         return super().set_running_or_notify_cancel()
@@ -197,9 +212,7 @@ class SoleWaiter(Generic[T]):
 
 def resolve(future: Future[T] | SoleWaiter[T], outcome: T | BaseException) -> None:
     """Wake who waits for this outcome; where nobody does any more, let go of it."""
-    # Done but not cancelled: the caller has resolved it, which no Future forbids; to resolve it again would log.
-    resolved = future.done() and not future.cancelled()
-    if resolved or not future.set_running_or_notify_cancel():
+    if not future.set_running_or_notify_cancel():
         _close(outcome)
     elif isinstance(outcome, BaseException):
         future.set_exception(outcome)

@@ -12,7 +12,14 @@ import threading
 from hyperpool.errors import PoolClosed
 from hyperpool.handoff.forks import in_child
 
-_here = threading.local()
+
+class _Here(threading.local):
+    """Of the calling thread."""
+
+    is_loop = False
+
+
+_here = _Here()
 
 
 def enter_loop_thread() -> None:
@@ -28,7 +35,7 @@ def leave_loop_thread() -> None:
 
 def on_loop_thread() -> bool:
     """Whether the calling thread is an I/O thread of hyperpool."""
-    return getattr(_here, "is_loop", False)
+    return _here.is_loop
 
 
 def may_join() -> bool:

@@ -117,8 +117,7 @@ class Journey:
 
     def fetch(self) -> Response:
         """Carry out the next attempt, as `ConnectionPool.fetch` does. Blocks. Raises its error, and TotalTimeout."""
-        response: Response = self.company.pool.fetch(self._next_request(), **self._how())
-        return response
+        return self.company.pool.submit_alone(self._next_request(), **self._how()).result()
 
     def _next_request(self) -> Request:
         plan = self._plan
@@ -187,7 +186,7 @@ class Journey:
             return False
         if (status == 401 and plan.auth is not None) or (status == 417 and _expects_continue(plan.request)):
             return False
-        return not cookie_rules.are_set_by(outcome)
+        return not outcome.names_field(b"set-cookie")
 
     def follow(self, outcome: Response | BaseException) -> float | None:
         """Look at what came of the last attempt, and make the next request.
@@ -199,7 +198,7 @@ class Journey:
         outcome.came_after(self._history, self._resends, self._sent_at - self._began_at)
         if self.company.hooks is not None:
             self._tell_response(outcome, self.company.hooks)
-        if cookie_rules.are_set_by(outcome):
+        if outcome.names_field(b"set-cookie"):
             self._plan.cookies.extract(outcome)
         try:
             delay_s = self._after_response(outcome)
