@@ -32,6 +32,7 @@ _MACHINE = (*_HTTP2, "tests/protocol/test_h2_codec.py", "tests/protocol/test_mus
 _HTTP1 = ("tests/protocol/test_hostile_http1.py", "tests/protocol/test_h1_codec.py")
 _CONTENT = ("tests/protocol/test_content.py",)
 _FIELDS = ("tests/protocol/test_fields.py",)
+_LASTING = ("tests/protocol/test_lasting.py",)
 _ANSWERS = ("tests/engine/test_loop_floods.py",)
 
 _TESTS = {
@@ -44,6 +45,7 @@ _TESTS = {
     "content": _CONTENT,
     "fields": _FIELDS,
     "field_rules": _FIELDS,
+    "lasting": _LASTING,
     "answers": _ANSWERS,
 }
 
@@ -197,6 +199,8 @@ MUTANTS = (
         "if draft.authority is not None and draft.authority.lower() != authority.lower():",
         "if False:",
     ),
+    Mutant("lasting", "rules for what lasts", "octets = () if ruled else", "octets ="),
+    Mutant("lasting", "no memory of one request's fields", "if headers.__class__ is not LastingHeaders:", "if False:"),
     Mutant("answers", "answers that nobody reads", "MAX_UNREAD = 4_000", "MAX_UNREAD = 10**9"),
 )
 
