@@ -440,9 +440,9 @@ class Client:
         plan = Plan(
             request,
             source if trailers is None else with_trailers(source, trailers),
-            stream is not False and stream is not None and arguments.flag("stream", stream),  # None: requests' default
+            stream is not None and arguments.flag("stream", stream),  # None is requests' default
             caller() if stream else "",
-            follows is True or arguments.flag("follow_redirects", follows),
+            arguments.flag("follow_redirects", follows),
             None if retry is None else Retries(retry),
             authenticate,
             auth is NOT_GIVEN,

@@ -286,7 +286,20 @@ def as_socket_options(given: Any) -> tuple[tuple[int, int, int | bytes], ...]:
 HeadersLike = Union[Mapping[Any, Any], "Sequence[tuple[Any, Any]]", None]
 
 
+class LastingHeaders(tuple[tuple[str, str], ...]):  # noqa: SLOT001 - a tuple can have no slots but ()
+    """Header fields as a client has them for all of its requests. Immutable, but for what is remembered of them.
+
+    ``passed``: their form on the wire (`protocol.lasting`).
+    """
+
+    passed: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LastingHeaders, (tuple(self),)  # a copy remembers nothing
+
+
 _PATIENCE = Timeout()
+_PAIRS = (tuple, LastingHeaders)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -321,7 +334,7 @@ class Request:
         put = object.__setattr__
         put(self, "method", method if method.__class__ is str else arguments.text("method", method))
         put(self, "url", url if url.__class__ is str else arguments.text("url", url))
-        put(self, "headers", headers if isinstance(headers, tuple) else _header_pairs(headers))
+        put(self, "headers", headers if headers.__class__ in _PAIRS else _header_pairs(headers))
         put(self, "content", content)
         put(self, "timeout", timeout if timeout.__class__ is Timeout else as_timeout(timeout))
         put(self, "target", target if target is None else arguments.text("target", target))

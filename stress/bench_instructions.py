@@ -16,7 +16,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from stress.bench_clients import Hyperpool, opened
@@ -61,11 +60,9 @@ def send(job: Job, requests: int) -> None:
             peer.fly(job.url, scenario.workers, _Count(requests))
             return
         share = requests // scenario.workers
-        threads = [threading.Thread(target=_ask, args=(peer, job.url, share)) for _ in range(scenario.workers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(scenario.workers) as workers:
+            for sent in [workers.submit(_ask, peer, job.url, share) for _ in range(scenario.workers)]:
+                sent.result()
 
 
 def _ask(peer: Hyperpool, url: str, times: int) -> None:
@@ -91,8 +88,7 @@ def main() -> None:
     parser.add_argument("what", nargs="+", help=f"scenarios: {' '.join(small)}")
     options = parser.parse_args()
     if options.send is not None:
-        told = json.loads(options.what[0])
-        send(Job(**{**told, "urls": ()}), options.send)
+        send(Job.from_plain(json.loads(options.what[0])), options.send)
         return
     if unknown := [key for key in options.what if key not in small]:
         parser.error(f"{unknown[0]} is none of {' '.join(small)}")

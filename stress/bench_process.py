@@ -71,8 +71,7 @@ def failure(job: Job, reason: str) -> Measured:
 
 
 def main() -> None:
-    told = json.loads(sys.argv[1])
-    found = measure(Job(**{**told, "urls": tuple(told["urls"])}))
+    found = measure(Job.from_plain(json.loads(sys.argv[1])))
     print(json.dumps(asdict(found)), flush=True)
 
 

@@ -34,6 +34,10 @@ class Job:
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Job:
+        return cls(**{**plain, "urls": tuple(plain["urls"])})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:

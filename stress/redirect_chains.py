@@ -72,14 +72,11 @@ class ScriptedPool(hyperpool.ConnectionPool):
         """The Future of the next answer, which is here already."""
         future = ResponseFuture(lambda: None)
         future.set_running_or_notify_cancel()
-        future.set_result(self._next(request))
+        future.set_result(self.fetch(request))
         return future
 
-    def submit_alone(self, request: Request, **options: Any) -> Any:
-        """The same, for who waits alone."""
-        return self.submit(request)
-
-    def _next(self, request: Request) -> Response:
+    def fetch(self, request: Request, **options: Any) -> Response:
+        """The next answer."""
         url = parse_url(request.url)
         prepare_head(method=request.method, url=url, headers=request.headers, body_bytes=None)
         self.requests += 1

@@ -181,8 +181,6 @@ class Http1Connection(Connection):
             self._listens_first = False
             if self._is_over():
                 return
-        if not self._sending:
-            return
         room_bytes, unwritten_bytes = BACKLOG_BYTES - self.transport.backlog_bytes, 0
         while self._sending and not self._upload_parked and room_bytes > 0:
             assert self._exchange is not None

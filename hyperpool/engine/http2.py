@@ -84,7 +84,7 @@ class Http2Connection(Connection):
     def free_slots(self) -> int:
         """Streams that may be opened now, by the peer's limit (RFC 9113 5.1.2) and ours."""
         peer, streams = self._peer, self._streams
-        if self.life is not OPEN or (peer.asked and peer.in_doubt(self.host.now)):
+        if self.life is not OPEN or peer.in_doubt(self.host.now):
             return 0
         limit = min(self.limits.max_streams_per_connection, self._h2.peer_stream_limit)
         # What the server pushes counts against our limit, not against its own.

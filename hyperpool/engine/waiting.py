@@ -93,4 +93,4 @@ class WaitingQueue:
         return iter([*self._queue.values(), *self._resting.values()])
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._returned) + len(self._resting)
+        return self._ready + len(self._resting)

@@ -50,7 +50,7 @@ class LoopFuture(Future[T]):
         if self._condition.__class__ is _Condition:  # else it is one of a debugger's, or of a model of threads
             self._condition.__class__ = _SafeCondition
 
-    # Without the condition, which each request would take four times for these: a state is one reference.
+    # Without the condition, which each request would take twice for these: a state is one reference.
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
@@ -190,7 +190,7 @@ class SoleWaiter(Generic[T]):
 
     def set_running_or_notify_cancel(self) -> bool:
         """Whether the outcome is still wanted."""
-        return not self._cancelled
+        return not self.done()
 
     def set_result(self, outcome: T | BaseException) -> None:
         """Wake the waiter."""

@@ -220,7 +220,8 @@ class Response(ResponseHead):
         return chunks[0]
 
     def _joined(self) -> bytes:
-        if self._leash is None and not self.names_field(b"content-encoding"):
+        coding = self._coding()
+        if self._leash is None and not coding:
             return self._whole
         if self._leash is not None and self._leash.pipe.taken:
             raise ResponseClosed("this streamed body was read piece by piece already: keep the pieces")

@@ -80,10 +80,6 @@ class ResponseHead:
         """The header fields as they came: (name, value) pairs of bytes, names in lower case."""
         return list(self._parts.head.fields)  # responses with the same head share one
 
-    def names_field(self, name: bytes) -> bool:
-        """Whether there is a header field of this name, which is in lower case. Cheap: each response is asked."""
-        return name in [each for each, _ in self._parts.head.fields]
-
     @property
     def elapsed(self) -> datetime.timedelta:
         """From submit to the response's end, or to its head where the body is streamed.

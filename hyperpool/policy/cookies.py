@@ -164,6 +164,11 @@ def is_jar(given: Any) -> bool:
     return hasattr(given, "add_cookie_header") and hasattr(given, "extract_cookies")
 
 
+def are_set_by(response: Response) -> bool:
+    """Whether a response has Set-Cookie. Cheap: each response is asked."""
+    return b"set-cookie" in [name for name, _ in response.raw_fields]
+
+
 def of_a_call(given: CookiesLike) -> tuple[Pairs, Any]:
     """What a call gives as ``cookies=``: pairs, for the origin that it asks, and a jar or None.
 

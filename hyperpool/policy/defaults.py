@@ -7,8 +7,7 @@ from collections.abc import ItemsView, Iterator, MutableMapping
 from typing import Any
 
 from hyperpool.policy.writing import Headers, default_headers, merged, without
-from hyperpool.protocol.lasting import LastingHeaders
-from hyperpool.values import HeadersLike
+from hyperpool.values import HeadersLike, LastingHeaders
 
 
 class DefaultHeaders(MutableMapping[str, str]):

@@ -117,7 +117,8 @@ class Journey:
 
     def fetch(self) -> Response:
         """Carry out the next attempt, as `ConnectionPool.fetch` does. Blocks. Raises its error, and TotalTimeout."""
-        return self.company.pool.submit_alone(self._next_request(), **self._how()).result()
+        response: Response = self.company.pool.fetch(self._next_request(), **self._how())
+        return response
 
     def _next_request(self) -> Request:
         plan = self._plan
@@ -186,7 +187,7 @@ class Journey:
             return False
         if (status == 401 and plan.auth is not None) or (status == 417 and _expects_continue(plan.request)):
             return False
-        return not outcome.names_field(b"set-cookie")
+        return not cookie_rules.are_set_by(outcome)
 
     def follow(self, outcome: Response | BaseException) -> float | None:
         """Look at what came of the last attempt, and make the next request.
@@ -198,7 +199,7 @@ class Journey:
         outcome.came_after(self._history, self._resends, self._sent_at - self._began_at)
         if self.company.hooks is not None:
             self._tell_response(outcome, self.company.hooks)
-        if outcome.names_field(b"set-cookie"):
+        if cookie_rules.are_set_by(outcome):
             self._plan.cookies.extract(outcome)
         try:
             delay_s = self._after_response(outcome)

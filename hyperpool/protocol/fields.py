@@ -21,7 +21,7 @@ from typing import Any
 
 from hyperpool.errors import LocalProtocolError
 from hyperpool.protocol.field_rules import AUTHORITY, Draft, checked_name, checked_value, drop, refusal, short
-from hyperpool.protocol.lasting import LastingFields, passed_before
+from hyperpool.protocol.lasting import passed_before, written_once
 from hyperpool.urls import Origin, Url
 from hyperpool.values import Proxy, RequestHead
 
@@ -97,10 +97,10 @@ def prepare_head(
             keep((b"Connection", b"TE"))
         body_bytes = _frame(draft, verb, body_bytes)
     except LocalProtocolError as error:
-        error.origin = str(url.origin)
+        error.origin = url.place
         raise
     except (TypeError, ValueError):
-        _refuse_malformed(headers, str(url.origin))
+        _refuse_malformed(headers, url.place)
         raise
     expects = draft.expects_continue and _settle_expectation(draft, body_bytes)
     return RequestHead(verb, scheme, draft.authority or authority, target, tuple(draft.fields), body_bytes, expects)
@@ -184,11 +184,7 @@ def head_fields_for_h2(head: RequestHead) -> list[tuple[bytes, bytes]]:
         (b":authority", head.authority),
         (b":path", head.target if head.target[:1] in _AT_AN_ORIGIN else _path_of_absolute(head)),
     ]
-    if head.fields.__class__ is not LastingFields:
-        return fields + _h2_fields(head.fields)
-    if head.fields.as_h2 is None:
-        head.fields.as_h2 = _h2_fields(head.fields)
-    return fields + head.fields.as_h2
+    return fields + written_once(head.fields, _h2_fields)
 
 
 def _h2_fields(given: tuple[tuple[bytes, bytes], ...]) -> list[tuple[bytes, bytes]]:

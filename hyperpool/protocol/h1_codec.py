@@ -22,7 +22,7 @@ from hyperpool.protocol import events as ours
 from hyperpool.protocol.chunk_guard import MAX_CHUNK_LINE_BYTES, ChunkGuard
 from hyperpool.protocol.events import MAX_INTERIM
 from hyperpool.protocol.h1_head import HEAD_END, check_head
-from hyperpool.protocol.lasting import LastingFields
+from hyperpool.protocol.lasting import LastingFields, written_once
 from hyperpool.protocol.response_fields import parse_status
 
 # Different heads that are remembered on a connection, and the longest of them.
@@ -360,11 +360,7 @@ def _says_more(fields: tuple[tuple[bytes, bytes], ...]) -> bool:
 def _written(head: ours.RequestHead) -> bytes:
     """A request head without a body, as h11 writes it (RFC 9112 3, 5)."""
     line = b"%s %s HTTP/1.1\r\nHost: %s\r\n" % (head.method, head.target, head.authority)
-    if head.fields.__class__ is not LastingFields:
-        return line + _lines(head.fields)
-    if head.fields.as_h1 is None:
-        head.fields.as_h1 = _lines(head.fields)
-    return line + head.fields.as_h1
+    return line + written_once(head.fields, _lines)
 
 
 def _lines(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:

@@ -6,28 +6,22 @@ not, and they are forgotten together with whoever has set them.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from hyperpool.protocol.field_rules import checked_name, checked_value
+from hyperpool.values import LastingHeaders
+
+T = TypeVar("T")
 
 
 class LastingFields(tuple[tuple[bytes, bytes], ...]):  # noqa: SLOT001 - a tuple can have no slots but ()
     """Fields that passed once, and would pass each time: no rule looks at what else is in the message.
 
-    Immutable, but for what the codecs remember of them; loops that race there remember the same.
+    Immutable, but for what `written_once` remembers; loops that race there remember the same.
     """
 
-    as_h1: bytes | None = None
-    as_h2: list[tuple[bytes, bytes]] | None = None
-
-
-class LastingHeaders(tuple[tuple[str, str], ...]):  # noqa: SLOT001 - as above
-    """Header fields as a client has them for all of its requests. Immutable, but for what is remembered of them."""
-
-    passed: LastingFields | None = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LastingHeaders, (tuple(self),)  # a copy remembers nothing
+    written: dict[Any, Any]
 
 
 def passed_before(headers: Any) -> LastingFields | None:
@@ -41,5 +35,17 @@ def passed_before(headers: Any) -> LastingFields | None:
     if passed is None:
         ruled = any(checked_name(name)[1] is not None for name, _ in headers)
         octets = () if ruled else [(checked_name(name)[0], checked_value(name, value)) for name, value in headers]
-        passed = headers.passed = LastingFields(octets)
+        passed = LastingFields(octets)
+        passed.written = {}
+        headers.passed = passed
     return passed
+
+
+def written_once(fields: tuple[tuple[bytes, bytes], ...], write: Callable[[Any], T]) -> T:
+    """What ``write`` makes of these fields; of those that last it is remembered, and must not be changed."""
+    if fields.__class__ is not LastingFields:
+        return write(fields)
+    written: dict[Any, T] = fields.written
+    if write not in written:
+        written[write] = write(fields)
+    return written[write]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hyperpool.handoff.futures import SoleWaiter
+from hyperpool.handoff.futures import ResponseFuture, SoleWaiter, resolve
 from hyperpool.handoff.leash import caller
 from hyperpool.handoff.loop_thread import enter_loop_thread, leave_loop_thread
 
@@ -43,6 +43,15 @@ def test_it_waits_for_another_thread() -> None:
     assert waiter.result() is outcome
     assert waiter.done() and not waiter.cancelled()
     resolver.join()
+
+
+@pytest.mark.parametrize("kind", [SoleWaiter, ResponseFuture])
+def test_who_has_an_outcome_is_given_no_other(kind: Callable[[Callable[[], None]], Any]) -> None:
+    waiter, first, second = kind(lambda: None), Outcome(), Outcome()
+    resolve(waiter, first)
+    resolve(waiter, second)
+    assert waiter.result() is first
+    assert (first.closed, second.closed) == (0, 1)
 
 
 def test_an_error_is_raised_and_not_kept() -> None:

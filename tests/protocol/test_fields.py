@@ -24,7 +24,8 @@ TCHARS = "!#$%&'*+-.^_`|~" + string.digits + string.ascii_letters
 
 
 def url(target: str = "/x", *, scheme: str = "https", host: str = "a.test", port: int = 443) -> Url:
-    return Url(Origin(scheme, host, port), target, None, "", "", "")
+    origin = Origin(scheme, host, port)
+    return Url(origin, target, None, "", "", str(origin))
 
 
 def prepare(*headers: tuple[Any, Any], method: Any = "GET", to: Url | None = None, body: int | None = 0) -> RequestHead:
